@@ -1,1 +1,199 @@
-def main(): print("hi")
+"""The command line: each command parses and calls one function; what is heavy is imported inside the commands."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from heedful.errors import InputError
+
+if TYPE_CHECKING:
+    from heedful.report import Experiment
+    from heedful.train.recipe import Recipe
+    from heedful.train.run import Run
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Attention for convolutional networks: put it in, see what it ignores, learn whether it helped.",
+)
+console = Console()
+
+DEFAULT_VARIANTS = ("none", "se", "se-ign3", "cbam", "cbam-ign1(0.5)")
+Out = Annotated[Path | None, typer.Option(help="Folder for runs and report.", show_default="runs/...")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(help="Runs at a time, as processes, on the CPU or on one GPU.", show_default="CPU: cores, GPU: 1"),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+Workers = Annotated[int, typer.Option(help="Processes that read image files; images of up to 64 pixels need none.")]
+
+
+@app.command()
+def compare(
+    variants: Annotated[
+        list[str] | None,
+        typer.Argument(help="What to put in: none se se-ign3 'cbam-ign1(0.5)' ...; the first is the reference."),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="digits, cifar10, cifar100, a folder of class folders, or an .npz.")
+    ] = "digits",
+    model: Annotated[str, typer.Option(help="A cifar_* network or any name of timm's.")] = "cifar_resnet8",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
+    first_seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
+    out: Out = None,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Of SGD, at the start.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option(help="On kernels; the authors of [L] use 5e-4 in their code.")] = 1e-4,
+    schedule: Annotated[Literal["steps", "cosine"], typer.Option(help="Of the learning rate.")] = "steps",
+    augment: Annotated[
+        str | None, typer.Option(help="flip, shift, shift-zero, crop, by commas, or none.", show_default="by data")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels.", show_default="by data and model")] = None,
+    limit: Annotated[
+        float | None, typer.Option(help="Use at most so many images outside the test split (or that part of them).")
+    ] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from timm's ImageNet weights.")] = False,
+    precision: Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the arithmetic.")] = "32",
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="Leave unreadable images out.")] = False,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    workers: Workers = 2,
+) -> None:
+    """Train every variant on the same seeds, and say honestly whether the attention helped."""
+    from heedful.train.recipe import compare_recipe
+
+    settings: dict[str, Any] = {
+        "data": data, "model": model, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+        "weight_decay": weight_decay, "schedule": schedule, "image_size": image_size, "limit": _portion(limit),
+        "pretrained": pretrained, "precision": precision, "compile": compile, "skip_bad_images": skip_bad_images,
+        "augment": None if augment is None else tuple(name for name in augment.split(",") if name != "none"),
+    }  # fmt: skip
+    recipe = compare_recipe(variants or DEFAULT_VARIANTS, settings, num_seeds=seeds, first_seed=first_seed)
+    folder = out or Path("runs") / Path(data).stem
+    _carry_out(recipe, folder, jobs=jobs, device=device, workers=workers)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or a shipped name such as laakom2021/table1.")],
+    only: Annotated[list[str] | None, typer.Option(help="Rows to run now, by name or part of it; repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds.", show_default="the recipe's")] = None,
+    scale: Annotated[float, typer.Option(help="Shrink epochs and images to this part; labelled as scaled.")] = 1.0,
+    data: Annotated[str | None, typer.Option(help="Use this data instead.", show_default="the recipe's")] = None,
+    out: Out = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    workers: Workers = 2,
+) -> None:
+    """Run a recipe: a table of a paper, or an experiment of your own."""
+    from heedful.train import recipe as recipes
+    from heedful.train.run import runs_of
+
+    whole = recipes.read(recipe)
+    whole = whole if seeds is None else recipes.with_seeds(whole, seeds)
+    whole = whole if scale == 1 else recipes.scaled(whole, scale)
+    chosen = recipes.only(whole, only) if only else whole
+    folder = out or Path("runs") / Path(recipe).with_suffix("")
+    _carry_out(whole, folder, only=runs_of(chosen), jobs=jobs, device=device, workers=workers)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="An experiment's folder (--out).")]) -> None:
+    """Make page and tables again from the results alone."""
+    from heedful.report import write
+
+    _show(write(folder))
+
+
+@app.command("list")
+def list_names(kind: Annotated[Literal["models", "variants", "recipes"], typer.Argument(help="What to list.")]) -> None:
+    """List the names of models, variants or recipes."""
+    if kind == "recipes":
+        from heedful.train.recipe import shipped
+
+        names = list(shipped())
+    elif kind == "models":
+        import timm
+
+        from heedful.models import MODELS
+
+        names = [*MODELS, *timm.list_models()]
+    else:
+        from heedful.gates import attend, ign1, ign2, ign3
+        from heedful.layers import LAYERS
+        from heedful.variant import Part, Variant
+
+        gates = (attend, ign1(1), ign1(0.5), ign2, ign3)
+        names = ["none", *(str(Variant((Part(layer, gate),))) for layer in LAYERS for gate in gates)]
+    for name in names:
+        print(name)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere in the line.")
+    ] = False,
+) -> None:
+    """Stand for options of every command; `main` reads them."""
+
+
+def _carry_out(
+    recipe: "Recipe", out: Path, *, only: "Sequence[Run] | None" = None, jobs: int | None, device: str, workers: int
+) -> None:
+    from heedful.experiment import carry_out
+    from heedful.progress import shown
+    from heedful.train.queue import default_jobs
+    from heedful.train.run import Machine, is_done, runs_of
+
+    recipe = dataclasses.replace(recipe, command=shlex.join(["heedful", *sys.argv[1:]]))
+    runs = runs_of(recipe) if only is None else only
+    pending = [run for run in runs if not is_done(run, out)]
+    if len(pending) < len(runs):
+        console.print(f"{len(runs) - len(pending)} of {len(runs)} runs in {out} are done already", highlight=False)
+    with shown(pending, console) as progress:
+        machine = Machine(device=device, num_workers=workers)
+        jobs = default_jobs(device) if jobs is None else jobs
+        experiment = carry_out(recipe, out, only=pending, jobs=jobs, machine=machine, report=progress)
+    _show(experiment)
+
+
+def _show(experiment: "Experiment") -> None:
+    from heedful.report.formats import as_rich
+    from heedful.report.sentences import notes, sentence
+    from heedful.report.tables import compare
+
+    for group in experiment.groups:
+        comparisons = compare(group)
+        # a narrow terminal wraps the lines, which loses nothing; rich would drop columns
+        console.print(as_rich(comparisons, group.title), width=max(console.width, 100), crop=False)
+        lines = [sentence(comparison, comparisons[0]) for comparison in comparisons[1:]]
+        for line in [*lines, *notes(group, comparisons)]:
+            console.print(f"- {line}", highlight=False, markup=False)
+    console.print(f"page: {experiment.folder / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _portion(limit: float | None) -> float | int | None:
+    return int(limit) if limit is not None and limit > 1 else limit
+
+
+def main() -> None:
+    """Run the command line; a user's error is one message and exit code 2, without a traceback unless --debug."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments)
+    except (InputError, OSError) as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

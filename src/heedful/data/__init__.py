@@ -1,0 +1,25 @@
+"""Data: a name, folder or .npz file → three splits; batches of them, augmented and normalised."""
+
+from heedful.data.augment import AUGMENTATIONS, crop, flip, shift
+from heedful.data.batches import Batches, batches, normalise
+from heedful.data.dataset import DataSet, ImageArray, ImageFiles, Split
+from heedful.data.load import divided, load, read
+from heedful.data.pool import Pool
+
+__all__ = [
+    "AUGMENTATIONS",
+    "Batches",
+    "DataSet",
+    "ImageArray",
+    "ImageFiles",
+    "Pool",
+    "Split",
+    "batches",
+    "crop",
+    "divided",
+    "flip",
+    "load",
+    "normalise",
+    "read",
+    "shift",
+]

@@ -1,0 +1,130 @@
+"""Batches of a split: shuffled, augmented and normalised, from memory; `batches` takes files as well."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from heedful.data.augment import AUGMENTATIONS, check_names
+from heedful.data.dataset import DataSet, ImageArray, Split
+from heedful.errors import InputError
+
+Batch = tuple[Float32[Tensor, "batch 3 height width"], Int64[Tensor, "batch"]]
+IMAGES_AT_ONCE = 512
+"""Images that are augmented together, several batches of them: the operations on one batch of small images are so short
+that starting the threads is half of the time on a busy machine."""
+
+Channels = tuple[float, float, float]
+
+
+def normalise(
+    images: UInt8[Tensor, "batch 3 height width"], mean: Channels, deviation: Channels
+) -> Float32[Tensor, "batch 3 height width"]:
+    """Return (images / 255 − mean) / deviation, per channel, laid out channels last.
+
+    Channels last: on a 2-core CPU a training step of 3 × 3 convolutions, batch 128 of 32 × 32 images, took 0.75 of the
+    time that it takes on channels first, whatever the layout of the weights.
+
+    Args:
+        images: uint8, 0 to 255.
+        mean: per channel, in [0, 1].
+        deviation: per channel, in [0, 1], not 0.
+    """
+    centre, scale = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (mean, deviation))
+    # In place, and laid out anew only at the end: subtracting three channels last is six times slower.
+    normalised = images.float().sub_(centre).mul_(1 / scale)
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The batches of one epoch of a split in memory, on the split's device; iterated again, they are the same.
+
+    Args:
+        split: the images.
+        mean: per channel, to normalise with.
+        deviation: likewise.
+        batch_size: images per batch; the last may be smaller. A last training batch of one image is left out: batch
+            norm cannot train on one.
+        augment: names from AUGMENTATIONS, applied in this order.
+        seed: for training: decides order and augmentation of this epoch. None: in order, as the images are.
+
+    Raises:
+        InputError: if batch_size is below 1, a name is unknown, or there is augmentation but no seed.
+    """
+
+    split: ImageArray
+    mean: Channels
+    deviation: Channels
+    batch_size: int
+    augment: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_batches(self.batch_size, self.augment, self.seed)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.split), self.batch_size)
+        return whole + (rest > (0 if self.seed is None else 1))
+
+    def __iter__(self) -> Iterator[Batch]:
+        images, labels = self.split.images, self.split.labels
+        if self.seed is None:
+            for start in range(0, len(labels), self.batch_size):
+                chosen = slice(start, start + self.batch_size)
+                yield normalise(images[chosen], self.mean, self.deviation), labels[chosen]
+            return
+        generator = torch.Generator(images.device).manual_seed(self.seed)
+        order = torch.randperm(len(images), generator=generator, device=images.device)
+        batches_at_once = max(1, IMAGES_AT_ONCE // self.batch_size)
+        for index in torch.split(order[: len(self) * self.batch_size], batches_at_once * self.batch_size):
+            chunk = images.index_select(0, index)
+            for name in self.augment:
+                chunk = AUGMENTATIONS[name](chunk, generator)
+            normalised = normalise(chunk, self.mean, self.deviation)
+            yield from zip(
+                torch.split(normalised, self.batch_size), torch.split(labels[index], self.batch_size), strict=True
+            )
+
+
+def check_batches(batch_size: int, augment: tuple[str, ...], seed: int | None) -> None:
+    """Raise an InputError if batches could not be made so."""
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, but it must be at least 1, for example 128")
+    check_names(augment)
+    if augment and seed is None:
+        raise InputError(f"augment is {augment}, but without a seed nothing is drawn: give a seed, or augment=()")
+
+
+def batches(
+    split: Split,
+    dataset: DataSet,
+    batch_size: int,
+    *,
+    augment: tuple[str, ...] = (),
+    seed: int | None = None,
+    num_workers: int = 0,
+) -> Batches | DataLoader[tuple[Tensor, int]]:
+    """Return the batches of one epoch, with a length: `Batches` for a split in memory, `file_batches` for files.
+
+    Args:
+        split: one of the data set's, on whichever device it is to be augmented on.
+        dataset: gives mean and deviation.
+        batch_size: images per batch.
+        augment: names from AUGMENTATIONS.
+        seed: decides this epoch's order and augmentation; None: in order, without augmentation.
+        num_workers: processes that read files; unused for a split in memory.
+
+    Raises:
+        InputError: as `Batches`.
+    """
+    if isinstance(split, ImageArray):
+        return Batches(split, dataset.mean, dataset.deviation, batch_size, augment=augment, seed=seed)
+    from heedful.data.file_batches import file_batches  # torchvision takes a second to import
+
+    return file_batches(
+        split, dataset.mean, dataset.deviation, batch_size, augment=augment, seed=seed, num_workers=num_workers
+    )

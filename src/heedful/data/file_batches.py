@@ -1,0 +1,103 @@
+"""Batches of a split of image files: read, transformed by torchvision and normalised in a DataLoader's workers."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from heedful.data.batches import Batch, Channels, check_batches, normalise
+from heedful.data.dataset import ImageFiles
+from heedful.data.images import read_rgb
+
+
+def file_batches(
+    split: ImageFiles,
+    mean: Channels,
+    deviation: Channels,
+    batch_size: int,
+    *,
+    augment: tuple[str, ...] = (),
+    seed: int | None = None,
+    num_workers: int = 0,
+) -> DataLoader[tuple[Tensor, int]]:
+    """Return a loader of one epoch: float32 images, channels last, and labels. It depends on the seed, not the workers.
+
+    Args:
+        split: the files.
+        mean: per channel, to normalise with.
+        deviation: likewise.
+        batch_size: images per batch; the last may be smaller. A last training batch of one image is left out.
+        augment: names from AUGMENTATIONS; "crop" is torchvision's RandomResizedCrop.
+        seed: for training: decides order and augmentation of this epoch. None: in order, the centre of each image.
+        num_workers: processes that read; 0 reads in this one.
+
+    Raises:
+        InputError: if batch_size is below 1, a name is unknown, or there is augmentation but no seed.
+    """
+    check_batches(batch_size, augment, seed)
+    shuffle = seed is not None
+    return DataLoader(
+        _TransformedFiles(split, _transform(split.image_size, augment), seed),
+        batch_size,
+        shuffle=shuffle,
+        generator=torch.Generator().manual_seed(0 if seed is None else seed),
+        num_workers=num_workers,
+        collate_fn=_Collate(mean, deviation),
+        drop_last=shuffle and batch_size > 1 and len(split) % batch_size == 1,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _TransformedFiles(Dataset[tuple[Tensor, int]]):
+    split: ImageFiles
+    transform: nn.Module
+    seed: int | None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 size size"], int]:
+        # RandomResizedCrop's smallest window is 0.28 of the side: of four times the size it still has enough pixels.
+        image = read_rgb(self.split.paths[index], 4 * self.split.image_size)
+        label = int(self.split.labels[index])
+        if self.seed is None:
+            return self.transform(image), label
+        # The transforms draw from torch's global generator. Seeded for each image, they draw the same in any worker
+        # and leave the process's own random numbers as they were.
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed((self.seed * 1_000_003 + index) % 2**63)
+            return self.transform(image), label
+        finally:
+            torch.set_rng_state(state)
+
+
+def _transform(size: int, augment: tuple[str, ...]) -> nn.Module:
+    if "crop" in augment:
+        steps: list[nn.Module] = [v2.RandomResizedCrop(size, antialias=True)]
+    else:
+        # 256 to 224: the usual margin at evaluation on ImageNet.
+        steps = [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
+    drawn = {
+        "flip": v2.RandomHorizontalFlip(),
+        "shift": v2.RandomCrop(size, padding=size // 8, padding_mode="edge"),
+        "shift-zero": v2.RandomCrop(size, padding=size // 8),
+    }
+    steps += [drawn[name] for name in augment if name != "crop"]
+    return v2.Compose([*steps, v2.PILToTensor()])
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Normalises a whole batch at once: image by image takes twice as long."""
+
+    mean: Channels
+    deviation: Channels
+
+    def __call__(self, items: list[tuple[Tensor, int]]) -> Batch:
+        images = torch.stack([image for image, _ in items])
+        return normalise(images, self.mean, self.deviation), torch.tensor([label for _, label in items])

@@ -1,0 +1,1 @@
+"""Protocols: (model, data) -> plain numbers or arrays; one protocol a file."""

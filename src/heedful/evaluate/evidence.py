@@ -1,0 +1,93 @@
+"""What a network heeds and what it ignores, as arrays that the report draws: class maps and the masks of every gate."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heedful.errors import InputError
+from heedful.maps.grad_cam import attention_maps
+from heedful.maps.record import evaluation_mode, last_layer, removing
+
+NUM_BINS = 100
+
+
+def evidence(
+    model: nn.Module, pictured: tuple[Tensor, Tensor], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return Grad-CAM maps and masks on a few images, and the distribution of every gate's weights over all batches.
+
+    Args:
+        model: from normalised images to logits.
+        pictured: the few images (M, C, H, W), normalised, and their labels (M,).
+        batches: (images, labels) over which weights are counted.
+
+    Returns:
+        `labels`, `predictions` (M,), `probabilities` (M,) of the true class, `layer` (where the map was taken; empty if
+        the network has no feature map of 4 x 4 places), `maps` (M, h, w) float16 for the true class, `gates`
+        (names in the order of the forward pass), `kinds` ("channel" or "spatial"), `histograms` int64 (G, NUM_BINS) of
+        the weights over [0, 1], and for each spatial gate `spatial/NAME` (M, h, w) float16.
+    """
+    images, labels = pictured
+    with evaluation_mode(model), recorded_masks(model) as masks, torch.inference_mode():
+        probabilities = model(images).float().softmax(1)
+    layer, maps = _true_class_maps(model, images, labels)
+    found: dict[str, np.ndarray[Any, Any]] = {
+        "labels": labels.cpu().numpy(),
+        "predictions": probabilities.argmax(1).cpu().numpy(),
+        "probabilities": probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy(),
+        "layer": np.array(layer),
+        "maps": maps.cpu().numpy().astype(np.float16),
+    }
+    kinds = {name: "channel" if mask.shape[2:] == (1, 1) else "spatial" for name, mask in masks.items()}
+    for name, kind in kinds.items():
+        if kind == "spatial":
+            found[f"spatial/{name}"] = masks[name][:, 0].cpu().numpy().astype(np.float16)
+    histograms = _weight_histograms(model, list(kinds), batches)
+    return found | {"gates": np.array(list(kinds)), "kinds": np.array(list(kinds.values())), "histograms": histograms}
+
+
+@contextmanager
+def recorded_masks(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Within the context, each forward pass fills the dict that this yields: name of the gated layer -> its mask.
+
+    A gated layer is a module that has a `gate` and a `mask(x)`, as heedful's have.
+    """
+    masks: dict[str, Tensor] = {}
+
+    def note(name: str, module: Any, inputs: tuple[Tensor, ...]) -> None:
+        masks[name] = module.mask(inputs[0]).detach().float()
+
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs, name=name: note(name, module, inputs))
+        for name, module in model.named_modules()
+        if hasattr(module, "gate") and hasattr(module, "mask")
+    ]
+    with removing(hooks):
+        yield masks
+
+
+def _true_class_maps(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
+    try:
+        layer = last_layer(model, images[:1])
+    except InputError:
+        return "", images.new_zeros(len(images), 1, 1)
+    maps = attention_maps(model, images, layers=[layer], classes=labels)[layer][:, 0]
+    return layer, maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)  # so that float16 holds any scale
+
+
+def _weight_histograms(
+    model: nn.Module, gates: list[str], batches: Iterable[tuple[Tensor, Tensor]]
+) -> np.ndarray[Any, Any]:
+    counts = np.zeros((len(gates), NUM_BINS), dtype=np.int64)
+    if not gates:
+        return counts
+    with evaluation_mode(model), recorded_masks(model) as masks, torch.inference_mode():
+        for images, _ in batches:
+            model(images)
+            for row, gate in zip(counts, gates, strict=True):
+                row += np.histogram(masks[gate].cpu().numpy(), bins=NUM_BINS, range=(0, 1))[0]
+    return counts

@@ -1,0 +1,145 @@
+"""An experiment: a recipe's runs in one folder, carried on where they stopped, and the report on them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from heedful import files
+from heedful.errors import InputError
+from heedful.report import Experiment
+from heedful.report import write as write_report
+from heedful.train.queue import execute_all
+from heedful.train.recipe import Recipe, compare_recipe, from_plain, to_plain
+from heedful.train.run import Machine, Report, Run, is_done, load_data, runs_of
+
+THIS_MACHINE = Machine()
+
+
+def compare(
+    variants: Iterable[str],
+    *,
+    data: str = "digits",
+    model: str = "cifar_resnet8",
+    seeds: int = 3,
+    epochs: int = 20,
+    out: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    jobs: int = 1,
+) -> Experiment:
+    """Train every variant on the same seeds and say honestly whether the attention helped.
+
+    Calling it again with the same arguments carries on where it stopped; finished runs are not repeated.
+
+    Args:
+        variants: in the notation, e.g. `["none", "se", "se-ign3"]`; the others are compared to the first.
+        data: `digits`, `cifar10`, `cifar100`, a folder of class folders or an .npz file.
+        model: a `cifar_*` network or any name of timm's.
+        seeds: number of seeds, 0, 1, ...
+        epochs: passes over the training images.
+        out: folder for the runs and the report.
+        settings: further fields of `heedful.train.recipe.Settings`, e.g. `{"learning_rate": 0.05}`.
+        jobs: number of runs at a time, as processes; more than 1 needs `if __name__ == "__main__":` in a script.
+
+    Returns:
+        What was written to `out`: see `heedful.report`.
+
+    Raises:
+        InputError: for anything that cannot be used, before the first step; or, at the end, if a run diverged.
+    """
+    chosen = {**(settings or {}), "data": data, "model": model, "epochs": epochs}
+    recipe = compare_recipe(variants, chosen, num_seeds=seeds, first_seed=0)
+    return carry_out(recipe, Path(out), jobs=jobs)
+
+
+def carry_out(
+    recipe: Recipe,
+    out: Path,
+    *,
+    jobs: int = 1,
+    machine: Machine = THIS_MACHINE,
+    only: Iterable[Run] | None = None,
+    report: Report = lambda progress: None,
+) -> Experiment:
+    """Execute a recipe's unfinished runs in the folder `out`, write the report there, and return what it is made from.
+
+    Args:
+        recipe: what to run.
+        out: an experiment's folder, or a new one. It may hold the same recipe, or one that this recipe extends by
+            more seeds or by rows at the end.
+        jobs: number of runs at a time.
+        machine: where.
+        only: the runs to execute now; None: all.
+        report: called with progress.
+
+    Raises:
+        InputError: before the first step, if the folder or the data cannot be used; at the end, if a run diverged.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}, but it must be at least 1")
+    pending = [run for run in (runs_of(recipe) if only is None else only) if not is_done(run, out)]
+    _reconciled(recipe, out)  # before the images, which may take long to read, and are read before anything is written
+    for settings, seed in {run.row.settings: run.seed for run in pending}.items():
+        load_data(settings, seed)
+    with opened(recipe, out):
+        messages = execute_all(pending, out, machine=machine, jobs=jobs, report=report)
+        experiment = write_report(out)
+    if messages:
+        raise InputError("\n".join(messages))
+    return experiment
+
+
+@contextmanager
+def opened(recipe: Recipe, out: Path) -> Iterator[None]:
+    """Hold the experiment's folder for this process, with the recipe in it.
+
+    Raises:
+        InputError: if the folder cannot be written, is held by another process, or holds something else.
+    """
+    recorded = _reconciled(recipe, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".lock", timeout=0):
+            files.write(out / "recipe.yaml", yaml.safe_dump(to_plain(recorded), sort_keys=False, allow_unicode=True))
+            yield
+    except Timeout:
+        raise InputError(
+            f"{out}: another process works on this experiment; wait for it, or choose another --out"
+        ) from None
+
+
+def _reconciled(recipe: Recipe, out: Path) -> Recipe:
+    """Return the longer of this recipe and the one in the folder, if one carries the other on."""
+    path = out / "recipe.yaml"
+    if not path.exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(f"{out} holds other files, and no experiment: choose a new folder (--out)")
+        return recipe
+    there = from_plain(yaml.safe_load(path.read_text(encoding="utf-8")))
+    if difference := _difference(there, recipe):
+        raise InputError(
+            f"{out} holds another experiment ({difference}): give the command that began it to carry it on "
+            "(more seeds, or more variants at the end, extend it), or choose another folder (--out)"
+        )
+    longer = max(there, recipe, key=lambda r: len(r.rows))
+    return replace(longer, seeds=max(there.seeds, recipe.seeds, key=len))
+
+
+def _difference(there: Recipe, asked: Recipe) -> str | None:
+    """Return in words what keeps one recipe from carrying the other on, or None."""
+    if there.scale != asked.scale:
+        return f"scale {there.scale:g} there, {asked.scale:g} asked for"
+    if any(a != b for a, b in zip(there.seeds, asked.seeds, strict=False)):
+        return f"seeds {list(there.seeds)} there, {list(asked.seeds)} asked for"
+    for old, new in zip(there.rows, asked.rows, strict=False):
+        if old.name != new.name:
+            return f"row {old.name} there, {new.name} in its place asked for"
+        before, after = asdict(old.settings), asdict(new.settings)
+        for key, value in before.items():
+            if value != after[key]:
+                return f"{key} {value} there, {after[key]} asked for"
+    return None

@@ -1,0 +1,1 @@
+"""Class-specific maps: functions of (model, layer, class)."""

@@ -1,0 +1,129 @@
+"""The page: one HTML file that holds everything, asks no server for anything, and says the answer first."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from heedful.report import numbers, sentences
+from heedful.report.figures import Look, looks
+from heedful.report.formats import Column, columns, gaps
+from heedful.report.parts import Part, charts, evidence
+from heedful.report.results import Experiment, Group, Row, scaled
+from heedful.report.tables import Comparison, compare
+
+OUR_OWN = ("variant", "model", "data")  # settings that the tables and headings show already
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page says about one group."""
+
+    group: Group
+    anchor: str
+    answer: str
+    comparisons: list[Comparison]
+    sentences: list[str]
+    columns: list[Column]
+    notes: list[str]
+    parts: list[Part]
+
+
+def page(experiment: Experiment) -> str:
+    """Return the experiment's page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("heedful", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    look = looks([row.label for row in experiment.rows])
+    return environment.get_template("page.html.j2").render(
+        experiment=experiment,
+        scaled=scaled(experiment.scale) if experiment.scale != 1 else "",
+        state=_state(experiment),
+        sections=[_section(group, look, f"group-{i}") for i, group in enumerate(experiment.groups, start=1)],
+        colours={label: colour for label, (colour, _, _) in look.items()},
+        verdict=_verdict,
+        gaps=gaps,
+        settings=_settings(experiment.rows),
+        data=_data(experiment),
+        environment=_environment(experiment.rows),
+        commands=_commands(experiment),
+    )
+
+
+def _section(group: Group, look: Mapping[str, Look], anchor: str) -> Section:
+    comparisons = compare(group)
+    return Section(
+        group=group,
+        anchor=anchor,
+        answer=sentences.answer(comparisons),
+        comparisons=comparisons,
+        sentences=[sentences.sentence(comparison, comparisons[0]) for comparison in comparisons],
+        columns=columns(comparisons),
+        notes=sentences.notes(group, comparisons),
+        parts=[*charts(group, comparisons, look), *evidence(group, look)],
+    )
+
+
+def _verdict(comparison: Comparison) -> str:
+    if not sentences.counts(comparison) or comparison.paired is None:
+        return ""
+    return "lower" if comparison.paired.difference < 0 else "higher"
+
+
+def _state(experiment: Experiment) -> list[str]:
+    finished = sum(len(row.runs) for row in experiment.rows)
+    total = len(experiment.rows) * len(experiment.seeds)
+    failed = sum(len(row.failures) for row in experiment.rows)
+    seconds = sum(run.cost.train_seconds for row in experiment.rows for run in row.runs)
+    return [
+        f"seeds {numbers.listed([str(seed) for seed in sorted(experiment.seeds)])}",
+        f"{finished} of {total} runs finished" + (f", {failed} failed" if failed else ""),
+        f"{numbers.duration(seconds)} of training",
+    ]
+
+
+def _settings(rows: Sequence[Row]) -> tuple[dict[str, str], list[str], list[tuple[str, list[str]]]]:
+    """Return the settings that all rows share, the names of those that differ, and these row by row."""
+    names = [name for name in dict.fromkeys(key for row in rows for key in row.settings) if name not in OUR_OWN]
+    values = {name: [_written(row.settings.get(name)) for row in rows] for name in names}
+    differing = [name for name in names if len(set(values[name])) > 1]
+    shared = {name: values[name][0] for name in names if name not in differing}
+    return shared, differing, [(row.name, [values[name][i] for name in differing]) for i, row in enumerate(rows)]
+
+
+def _data(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return one description per data set, of its first finished run."""
+    runs = {row.data: row.runs[0] for row in reversed(experiment.rows) if row.runs}
+    return [
+        {
+            "name": name,
+            "classes": [str(each) for each in run.data.get("classes", [])],
+            "sizes": [run.data.get(f"{split}_images", "?") for split in ("train", "val", "test")],
+            "skipped": [str(path) for path in run.data.get("skipped_images", [])],
+            "fingerprint": run.data.get("fingerprint", "unknown"),
+        }
+        for name, run in reversed(runs.items())
+    ]
+
+
+def _environment(rows: Sequence[Row]) -> dict[str, str]:
+    """Return what the runs were made with; where they differ, every value."""
+    runs = [run for row in rows for run in row.runs]
+    names = dict.fromkeys(name for run in runs for name in run.environment)
+    return {name: "; ".join(dict.fromkeys(_written(run.environment.get(name)) for run in runs)) for name in names}
+
+
+def _commands(experiment: Experiment) -> list[str]:
+    folder = experiment.folder.resolve().name
+    return [experiment.command or f"heedful run {folder}/recipe.yaml", f"heedful report {folder}"]
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

@@ -1,0 +1,258 @@
+"""A recipe: shared settings and named rows, read from one flat YAML file or written on the command line."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from heedful import models, variant
+from heedful.data.augment import check_names
+from heedful.errors import InputError, unknown
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Portion = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Settings:
+    """Everything that decides a run but its seed. The defaults are those of [L], section 4.1, where it gives them.
+
+    Args:
+        variant: what is put into the network, in the notation of `heedful.variant`.
+        model: name, as for `heedful.build`.
+        data: name, folder or .npz file, as for `heedful.data.load`.
+        epochs: number of passes over the training images; [L]: 200 on CIFAR.
+        batch_size: images a step; [L]: 128.
+        learning_rate: of SGD at the start; [L]: 0.1.
+        momentum: of SGD; [L]: 0.9.
+        nesterov: whether the momentum is Nesterov's; the authors' ImageNet code.
+        weight_decay: on kernels and matrices alone, not on biases and norms; [L]: 1e-4, its authors' code: 5e-4.
+        schedule: `steps` divides the rate by 5 at 30, 60 and 80 % of the epochs ([L]: 60, 120, 160 of 200); `cosine`.
+        augment: names in `heedful.data.augment.AUGMENTATIONS`; None: what suits the data set.
+        image_size: side in pixels; None: the data's own, or what the network was made for.
+        val_fraction: part of the images outside the test split on which the best epoch is chosen; [L]: 0.2 of CIFAR.
+        limit: at most that many images outside the test split, or that part of them; None: all.
+        reduction: channels divided by the hidden width of the attention's MLPs.
+        init_std: see `heedful.SqueezeExcitation`; the authors' code of [L]: 0.01.
+        pretrained: start from timm's ImageNet weights.
+        precision: 32, or bf16 or 16 for automatic mixed precision.
+        compile: whether torch.compile is used.
+        skip_bad_images: leave unreadable images out instead of stopping.
+    """
+
+    variant: str = "none"
+    model: str = "cifar_resnet8"
+    data: str = "digits"
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["steps", "cosine"] = "steps"
+    augment: tuple[str, ...] | None = None
+    image_size: PositiveInt | None = None
+    val_fraction: Fraction = 0.1
+    limit: Portion | None = None
+    reduction: PositiveInt = 16
+    init_std: PositiveFloat | None = None
+    pretrained: bool = False
+    precision: Literal["32", "bf16", "16"] = "32"
+    compile: bool = False
+    skip_bad_images: bool = False
+
+
+SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Row:
+    """One row of a table: its settings under a name, and the paper's numbers for it.
+
+    Args:
+        name: unique in the recipe; it is also the folder of its runs, so it may hold `/`.
+        settings: shared settings with the row's own put over them.
+        expected: the paper's numbers, in percent: `top1_error` and `top5_error`, each mean and deviation.
+    """
+
+    name: Annotated[str, Field(pattern=r"^\w[\w().+@-]*(/\w[\w().+@-]*)*$")]
+    settings: Settings
+    expected: dict[Literal["top1_error", "top5_error"], tuple[float, float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Recipe:
+    """Rows, each of which is trained with every seed.
+
+    Args:
+        title: what the table shows.
+        paper: short name of the paper whose table this is, or None.
+        seeds: non-negative, different.
+        rows: at least one, with different names.
+        scale: less than 1 where epochs and images were shrunk; everything made from it says so.
+        command: that which made the experiment, for its report; it decides nothing.
+    """
+
+    title: str
+    paper: str | None = None
+    seeds: tuple[Annotated[int, Field(ge=0)], ...]
+    rows: tuple[Row, ...]
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    command: str | None = dataclasses.field(default=None, compare=False)
+
+
+def compare_recipe(variants: Iterable[str], settings: Mapping[str, Any], *, num_seeds: int, first_seed: int) -> Recipe:
+    """Return the recipe that compares variants under the same settings and seeds: what `heedful compare` runs.
+
+    Args:
+        variants: in the notation; the first is what the others are compared to.
+        settings: fields of `Settings`, less the variant.
+        num_seeds: at least 1.
+        first_seed: at least 0; the seeds follow on from it.
+
+    Raises:
+        InputError: for an unknown or repeated variant, a setting out of its range, or no seed.
+    """
+    if num_seeds < 1 or first_seed < 0:
+        raise InputError(
+            f"seeds={num_seeds}, first seed {first_seed}: give at least 1 seed, and a first seed from 0 on"
+        )
+    names = [str(variant.parse(text)) for text in variants]
+    if not names:
+        raise InputError("no variant to train: name at least one, for example none se se-ign3")
+    rows = [{"name": name, "variant": name} for name in names]
+    title = f"{', '.join(names)}: {settings.get('model', Settings.model)} on {settings.get('data', Settings.data)}"
+    return _recipe({"title": title, "seeds": range(first_seed, first_seed + num_seeds), "rows": rows, **settings})
+
+
+def shipped() -> dict[str, Path]:
+    """Return the recipes that come with heedful: name, such as laakom2021/table1, -> file."""
+    root = Path(str(resources.files("heedful") / "recipes"))
+    return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.glob("*/*.yaml"))}
+
+
+def read(source: str) -> Recipe:
+    """Return the recipe of a shipped name, such as laakom2021/table1, or of a YAML file.
+
+    Raises:
+        InputError: if there is none, it is no YAML, or a key or value is wrong: the message names it.
+    """
+    path = shipped().get(source, Path(source))
+    if not path.is_file():
+        raise unknown("recipe", source, shipped())
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {source}: this is no YAML: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+        raise InputError(f"recipe {source}: it must hold settings and a list called rows, as the shipped ones do")
+    return _recipe(content)
+
+
+def scaled(recipe: Recipe, factor: float) -> Recipe:
+    """Return the recipe with epochs and images outside the test splits multiplied by the factor, in (0, 1].
+
+    Raises:
+        InputError: if the factor is outside (0, 1].
+    """
+    if not 0 < factor <= 1:
+        raise InputError(f"scale is {factor}, but it must be in (0, 1], for example 0.1")
+    rows = tuple(dataclasses.replace(row, settings=_shrunk(row.settings, factor)) for row in recipe.rows)
+    return dataclasses.replace(recipe, rows=rows, scale=recipe.scale * factor)
+
+
+def only(recipe: Recipe, patterns: Iterable[str]) -> Recipe:
+    """Return the recipe with those rows alone whose name is, or contains, one of the patterns.
+
+    Raises:
+        InputError: if a pattern fits no row.
+    """
+    kept: set[str] = set()
+    for pattern in patterns:
+        exact = {row.name for row in recipe.rows if row.name == pattern}
+        found = exact or {row.name for row in recipe.rows if pattern in row.name}
+        if not found:
+            raise unknown("row", pattern, [row.name for row in recipe.rows])
+        kept |= found
+    return dataclasses.replace(recipe, rows=tuple(row for row in recipe.rows if row.name in kept))
+
+
+def with_seeds(recipe: Recipe, num_seeds: int) -> Recipe:
+    """Return the recipe with the seeds 0, 1, ... of that number.
+
+    Raises:
+        InputError: if the number is less than 1.
+    """
+    if num_seeds < 1:
+        raise InputError(f"seeds is {num_seeds}, but at least 1 is needed")
+    return dataclasses.replace(recipe, seeds=tuple(range(num_seeds)))
+
+
+def to_plain(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as plain lists, dicts and numbers: every row with all its settings."""
+    plain: dict[str, Any] = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+    for row in plain["rows"]:
+        row |= row.pop("settings")
+    return plain
+
+
+def from_plain(content: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that `to_plain` gave, without checking that its models and data still exist."""
+    return _recipe(content, must_exist=False)
+
+
+def _shrunk(settings: Settings, factor: float) -> Settings:
+    limit = 1.0 if settings.limit is None else settings.limit
+    shrunk = max(1, round(limit * factor)) if isinstance(limit, int) else limit * factor
+    return dataclasses.replace(settings, epochs=max(1, round(settings.epochs * factor)), limit=shrunk)
+
+
+def _recipe(content: Mapping[str, Any], *, must_exist: bool = True) -> Recipe:
+    head = ("title", "paper", "scale", "command", "seeds", "rows")
+    shared = {key: value for key, value in content.items() if key not in head}
+    rows = [_row(shared, row) for row in content["rows"]]
+    seeds = content.get("seeds", 3)
+    fields = {key: content[key] for key in head[:4] if key in content}
+    fields |= {"rows": rows, "seeds": range(seeds) if isinstance(seeds, int) else seeds}
+    recipe = _validated(Recipe, {"title": "untitled", **fields})
+    _require_different([row.name for row in recipe.rows], "row")
+    _require_different([str(seed) for seed in recipe.seeds], "seed")
+    if must_exist:
+        for row in recipe.rows:
+            models.check(row.settings.model, variant.parse(row.settings.variant))
+            check_names(row.settings.augment or ())
+    return recipe
+
+
+def _row(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    extra = ("name", "expected")
+    if not isinstance(own, Mapping) or "name" not in own:
+        raise InputError(f"recipe: row {own!r} has no name; write - {{name: ..., variant: ...}}")
+    settings = {**shared, **{key: value for key, value in own.items() if key not in extra}}
+    for key in settings:
+        if key not in SETTINGS:
+            raise unknown("setting", key, SETTINGS, where="recipe: ")
+    return {"settings": settings, **{key: own[key] for key in extra if key in own}}
+
+
+def _validated(kind: type[Recipe], fields: Mapping[str, Any]) -> Recipe:
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = (*SETTINGS, "name", "expected", "title", "paper", "scale", "command", "seeds")
+        name = next((part for part in reversed(first["loc"]) if part in known), "recipe")
+        raise InputError(f"{name} is {first['input']!r}: {first['msg']}") from None
+
+
+def _require_different(names: list[str], what: str) -> None:
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise InputError(f"{what} {', '.join(sorted(repeated))} is given twice: each may stand only once")
+    if not names:
+        raise InputError(f"no {what} is given: give at least one")

@@ -1,0 +1,97 @@
+"""The notation for what is put into a network, as in the papers' tables: `none`, `se`, `cbam-ign1(0.5)`, `se+cbam`.
+
+    variant = "none" | part {"+" part}        part = layer ["-" gate]        gate = name ["(" number ")"]
+
+A part without a gate attends. What is parsed prints back.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from heedful.errors import InputError, unknown
+from heedful.gates import GATES, Gate, attend
+from heedful.layers import LAYERS
+
+_PART = re.compile(r"(?P<layer>\w+)(?:-(?P<gate>\w+)(?:\((?P<argument>[^()]*)\))?)?")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One attention layer with its gate: `se-ign3` is `Part("se", ign3)`."""
+
+    layer: str
+    gate: Gate
+
+    def __str__(self) -> str:
+        return self.layer if self.gate == attend else f"{self.layer}-{self.gate!r}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is put into a network: attention layers in the order in which they are applied; none of them is `none`."""
+
+    parts: tuple[Part, ...] = ()
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.parts)) or "none"
+
+    def constructor(self, *, reduction: int = 16, init_std: float | None = None) -> Callable[..., nn.Module] | None:
+        """Return the function from a number of channels to the attention module, or None for `none`.
+
+        It is what a slot for attention layers takes, e.g. `block_args=dict(attn_layer=...)` of timm's ResNets.
+
+        Args:
+            reduction: channels divided by the hidden width of the layers' MLPs.
+            init_std: see `SqueezeExcitation`.
+        """
+        if not self.parts:
+            return None
+
+        def construct(channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> nn.Module:
+            options = {"reduction": reduction, "init_std": init_std, "device": device, "dtype": dtype}
+            layers = [LAYERS[part.layer](channels, gate=part.gate, **options) for part in self.parts]
+            return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+        return construct
+
+
+def parse(text: str) -> Variant:
+    """Return the variant that `text` denotes; upper case and spaces do not matter.
+
+    Raises:
+        InputError: for an unknown layer or gate (the message names the nearest), a missing or superfluous number, or a
+            number outside the gate's range.
+    """
+    compact = re.sub(r"\s", "", text.lower())
+    if compact == "none":
+        return Variant()
+    return Variant(tuple(_parse_part(part, text) for part in compact.split("+")))
+
+
+def _parse_part(part: str, text: str) -> Part:
+    match = _PART.fullmatch(part)
+    if match is None:
+        raise InputError(f"variant {text!r}: cannot read {part!r}; write a layer, then its gate, like se-ign1(0.5)")
+    if match["layer"] not in LAYERS:
+        raise unknown("attention layer", match["layer"], ["none", *LAYERS], where=f"variant {text!r}: ")
+    return Part(match["layer"], _parse_gate(match["gate"] or "attend", match["argument"], text))
+
+
+def _parse_gate(name: str, argument: str | None, text: str) -> Gate:
+    if name not in GATES:
+        raise unknown("gate", name, GATES, where=f"variant {text!r}: ")
+    gate = GATES[name]
+    if isinstance(gate, Gate):
+        if argument is not None:
+            raise InputError(f"variant {text!r}: the gate {name} takes no number; write {name}")
+        return gate
+    try:
+        return gate(float(argument or ""))
+    except InputError as error:
+        raise InputError(f"variant {text!r}: {error}") from None
+    except ValueError:
+        raise InputError(f"variant {text!r}: the gate {name} needs its number, like {name}(0.5)") from None

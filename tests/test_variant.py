@@ -1,0 +1,81 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from heedful import CBAM, InputError, SqueezeExcitation, Variant, attend, ign1, ign2, ign3, parse
+from heedful.layers import LAYERS
+from heedful.variant import Part
+
+# Numbers alone are drawn: building gates inside a strategy would draw from `random` through beartype.
+parts = st.lists(st.tuples(st.sampled_from(list(LAYERS)), st.integers(-2, 100)), max_size=3)
+
+
+def gate_of(number):
+    return ign1(number / 100) if number > 0 else {0: attend, -1: ign2, -2: ign3}[number]
+
+
+@given(parts)
+def test_what_is_printed_is_parsed_back(parts):
+    variant = Variant(tuple(Part(layer, gate_of(number)) for layer, number in parts))
+    assert parse(str(variant)) == variant
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("none", "none"),
+        ("SE", "se"),
+        (" se-attend ", "se"),
+        ("cbam - ign1( 0.50 )", "cbam-ign1(0.5)"),
+        ("se-ign1(1)", "se-ign1(1)"),
+        ("se+cbam-ign2", "se+cbam-ign2"),
+    ],
+)
+def test_spellings_of_the_same_variant(text, printed):
+    assert str(parse(text)) == printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("see", r"variant 'see': unknown attention layer 'see': did you mean se\?"),
+        ("cbma-ign2", "did you mean cbam"),
+        ("se-ign4", "unknown gate 'ign4': did you mean"),
+        ("xyzzy", "choose one of none, se, cbam"),
+        ("se-ign1", r"the gate ign1 needs its number, like ign1\(0.5\)"),
+        ("se-ign1()", "needs its number"),
+        ("se-ign1(half)", "needs its number"),
+        ("se-ign1(1.5)", r"alpha is 1.5, but it must be in \(0, 1\]"),
+        ("se-ign3(0.5)", "the gate ign3 takes no number"),
+        ("", "cannot read ''"),
+        ("se+", "cannot read ''"),
+        ("none+se", "unknown attention layer 'none'"),
+        ("se-ign1(0.5", "cannot read"),
+        ("se--ign2", "cannot read"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_repair(text, message):
+    with pytest.raises(InputError, match=message):
+        parse(text)
+
+
+def test_constructor_builds_the_parts_in_order_with_their_gates():
+    construct = parse("se-ign3+cbam-ign1(0.5)").constructor(reduction=2, init_std=0.01)
+    module = construct(8)
+    assert isinstance(module, nn.Sequential)
+    first, second = module
+    assert isinstance(first, SqueezeExcitation)
+    assert first.gate == ign3
+    assert isinstance(second, CBAM)
+    assert second.spatial.gate == ign1(0.5)
+    assert first.mlp[0].out_features == 4
+    assert (first.mlp[0].bias == 0).all()
+    x = torch.randn(2, 8, 3, 3)
+    assert torch.equal(module(x), second(first(x)))
+
+
+def test_none_has_no_constructor_and_one_part_no_wrapper():
+    assert parse("none").constructor() is None
+    assert isinstance(parse("se").constructor()(8), SqueezeExcitation)
