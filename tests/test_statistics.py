@@ -115,6 +115,10 @@ def test_differences_without_spread_leave_the_permutation_test_alone(shift, expe
     assert math.isnan(result.detectable)
 
 
+def test_a_difference_of_rounding_is_none():
+    assert paired([0.1 + 0.2] * 3, [0.3] * 3).difference == 0
+
+
 def test_hardly_any_spread_gives_no_certainty():
     reference = np.linspace(1, 2, 200)
     result = paired(reference + 1 + 1e-6 * (np.arange(200) % 2), reference)

@@ -3,17 +3,16 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from heedful.errors import InputError
-from heedful.gates import GATES, Gate, attend, ign1, ign2, ign3
-from heedful.layers import CBAM, LAYERS, SqueezeExcitation
-from heedful.variant import Variant, parse
-
 if TYPE_CHECKING:
+    from heedful.errors import InputError
     from heedful.experiment import compare
+    from heedful.gates import GATES, Gate, attend, ign1, ign2, ign3
+    from heedful.layers import CBAM, LAYERS, SqueezeExcitation
     from heedful.maps.grad_cam import attention_maps, grad_cam
     from heedful.maps.overlay import overlay
     from heedful.models import build
     from heedful.models.saved import load
+    from heedful.variant import Variant, parse
 
 __version__ = "0.1.0"
 
@@ -38,21 +37,24 @@ __all__ = [
     "parse",
 ]
 
-_LAZY = {
-    "attention_maps": "heedful.maps.grad_cam",
-    "build": "heedful.models",
-    "compare": "heedful.experiment",
-    "grad_cam": "heedful.maps.grad_cam",
-    "load": "heedful.models.saved",
-    "overlay": "heedful.maps.overlay",
+_MODULE_OF = {
+    **dict.fromkeys(["InputError"], "heedful.errors"),
+    **dict.fromkeys(["GATES", "Gate", "attend", "ign1", "ign2", "ign3"], "heedful.gates"),
+    **dict.fromkeys(["CBAM", "LAYERS", "SqueezeExcitation"], "heedful.layers"),
+    **dict.fromkeys(["Variant", "parse"], "heedful.variant"),
+    **dict.fromkeys(["build"], "heedful.models"),
+    **dict.fromkeys(["load"], "heedful.models.saved"),
+    **dict.fromkeys(["attention_maps", "grad_cam"], "heedful.maps.grad_cam"),
+    **dict.fromkeys(["overlay"], "heedful.maps.overlay"),
+    **dict.fromkeys(["compare"], "heedful.experiment"),
 }
-"""Public name -> module that is imported when the name is first used: timm, lightning and the like are heavy."""
+"""Public name -> module, imported when the name is first used: `heedful --help` must not wait for torch."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'heedful' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -184,7 +184,7 @@ def _show(experiment: "Experiment") -> None:
 
 
 def _portion(limit: float | None) -> float | int | None:
-    return int(limit) if limit is not None and limit > 1 else limit
+    return int(limit) if limit is not None and limit > 1 and limit.is_integer() else limit
 
 
 def main() -> None:

@@ -87,7 +87,8 @@ def carry_out(
         load_data(settings, seed)
     with opened(recipe, out):
         messages = execute_all(pending, out, machine=machine, jobs=jobs, report=report)
-        experiment = write_report(out)
+        if any(is_done(run, out) for run in runs_of(recipe)):
+            experiment = write_report(out)
     if messages:
         raise InputError("\n".join(messages))
     return experiment
@@ -101,15 +102,19 @@ def opened(recipe: Recipe, out: Path) -> Iterator[None]:
         InputError: if the folder cannot be written, is held by another process, or holds something else.
     """
     recorded = _reconciled(recipe, out)
+    lock = FileLock(out / ".lock", timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / ".lock", timeout=0):
-            files.write(out / "recipe.yaml", yaml.safe_dump(to_plain(recorded), sort_keys=False, allow_unicode=True))
-            yield
+        lock.acquire()
     except Timeout:
-        raise InputError(
-            f"{out}: another process works on this experiment; wait for it, or choose another --out"
-        ) from None
+        raise InputError(f"{out}: another process works on this experiment; wait, or choose another --out") from None
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}): choose another folder (--out)") from None
+    try:
+        files.write(out / "recipe.yaml", yaml.safe_dump(to_plain(recorded), sort_keys=False, allow_unicode=True))
+        yield
+    finally:
+        lock.release()
 
 
 def _reconciled(recipe: Recipe, out: Path) -> Recipe:

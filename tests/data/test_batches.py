@@ -50,7 +50,7 @@ def test_without_a_seed_images_come_in_order_as_they_are():
 
 @pytest.mark.parametrize("batch_size", [8, 200, 700])
 def test_with_a_seed_every_image_comes_once_in_another_order(batch_size):
-    split = make_split(1400)  # more than are augmented at once
+    split = make_split(1400)
     images, labels = joined(make_batches(split, batch_size, seed=3))
     assert labels.sort().values.tolist() == list(range(1400))
     assert labels.tolist() != list(range(1400))
@@ -65,11 +65,35 @@ def test_augmentations_are_applied_in_turn():
     images, labels = joined(make_batches(split, augment=("shift-zero", "flip"), seed=3))
     generator = torch.Generator().manual_seed(3)
     order = torch.randperm(40, generator=generator)
-    expected = split.images[order]
-    for name in ("shift-zero", "flip"):
-        expected = AUGMENTATIONS[name](expected, generator)
+    expected = []
+    for index in order.split(8):
+        chunk = split.images[index]
+        for name in ("shift-zero", "flip"):
+            chunk = AUGMENTATIONS[name](chunk, generator)
+        expected.append(chunk)
     assert torch.equal(labels, order)
-    assert torch.equal(images, normalise(expected, MEAN, DEVIATION))
+    assert torch.equal(images, normalise(torch.cat(expected), MEAN, DEVIATION))
+
+
+def test_the_number_of_threads_is_left_as_it_was(monkeypatch):
+    before, during, between = torch.get_num_threads(), [], []
+
+    def record(images, generator):
+        during.append(torch.get_num_threads())
+        if len(during) == 3:
+            raise RuntimeError("broken")
+        return images
+
+    monkeypatch.setitem(AUGMENTATIONS, "flip", record)
+    torch.set_num_threads(2)
+    try:
+        some_batches = make_batches(make_split(30), augment=("flip",), seed=0)
+        with pytest.raises(RuntimeError, match="broken"):
+            between.extend(torch.get_num_threads() for _ in some_batches)
+        assert torch.get_num_threads() == 2
+        assert (during, between) == ([1, 1, 1], [2, 2])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_batches_iterated_again_are_the_same():
@@ -100,12 +124,13 @@ def test_a_last_training_batch_of_one_image_is_left_out(tmp_path, count, batch_s
 
 
 def make_files(folder, count=12, size=24, height=30, width=40):
-    """Write images whose red is their number, apart from a white bar at the left of the middle square."""
+    """Write images whose red is their number, with the left half green and the six leftmost columns blue."""
     paths = []
     for number in range(count):
         pixels = np.zeros((height, width, 3), dtype=np.uint8)
         pixels[..., 0] = number * 10
         pixels[:, : width // 2, 1] = 255
+        pixels[:, :6, 2] = 255
         path = folder / f"{number}.png"
         Image.fromarray(pixels).save(path)
         paths.append(path)
@@ -150,7 +175,8 @@ def test_files_come_in_order_scaled_and_cropped_for_evaluation(tmp_path):
     assert images[:5].is_contiguous(memory_format=torch.channels_last)
     for image, number in zip(raw(images), range(12), strict=True):
         torch.testing.assert_close(image[0], torch.full((24, 24), 10.0 * number), atol=1e-2, rtol=0)
-    # 30 × 40 pixels become 27 × 36, of which columns 6 to 29 are kept: the bar ends in the middle.
+    # 30 × 40 pixels become 27 × 36, of which columns 6 to 29 are kept: green ends in the middle, blue is cut off.
+    assert (raw(images)[:, 2] < 1).all()
     assert (raw(images)[:, 1, :, :10] > 254).all()
     assert (raw(images)[:, 1, :, 14:] < 1).all()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from heedful.data import ImageArray, ImageFiles, load
+from heedful.data import ImageArray, ImageFiles, divided, load, read
 from heedful.data.load import array_moments
 from heedful.errors import InputError
 
@@ -45,6 +45,16 @@ def test_a_seed_decides_and_nothing_else(tmp_path):
     assert (first.mean, first.fingerprint) == (same.mean, same.fingerprint)
     assert pixels(first.test) != pixels(other.test)
     assert first.fingerprint == other.fingerprint
+
+
+def test_a_pool_read_once_serves_several_seeds(tmp_path):
+    source = save_npz(tmp_path / "a.npz")
+    pool = read(source)
+    for seed in (1, 2, 1):
+        ours, whole = divided(pool, seed=seed, limit=40), load(source, seed=seed, limit=40)
+        for name in ("train", "val", "test"):
+            assert torch.equal(getattr(ours, name).images, getattr(whole, name).images)
+        assert (ours.mean, ours.deviation) == (whole.mean, whole.deviation)
 
 
 def test_every_option_reaches_the_splits(tmp_path):

@@ -114,9 +114,10 @@ def test_a_given_validation_split_is_limited_with_the_training_images():
     labels = make_labels((100, 100))
     given = given_first(labels, TEST, per_class=40)
     given[given_first(labels, VAL, per_class=20) == VAL] = VAL
-    train, val, test = split(labels, given, limit=0.5)
-    assert [len(part) for part in (train, val, test)] == [60, 20, 40]
-    assert set(val.tolist()) < set((given == VAL).nonzero().flatten().tolist())
+    for seed in range(5):
+        train, val, test = split(labels, given, seed, limit=0.5)
+        assert [by_class(labels, part)[:2] for part in (train, val, test)] == [[30, 30], [10, 10], [20, 20]]
+        assert set(val.tolist()) < set((given == VAL).nonzero().flatten().tolist())
 
 
 def test_a_class_too_small_to_divide_is_named_and_counted():

@@ -260,6 +260,7 @@ def test_names_are_drawn_as_they_are():
     # A dollar sign is no formula, and a letter that no font has is a box and no warning.
     figure = pictures.attention({"se-$x$": made_up_evidence()}, ["$\\alpha$ $", "日本", "_<b>"])
     assert "$\\alpha$ $" in texts_of(figure)
+    assert not any(text.get_parse_math() for text in figure.axes[0].texts)
     assert figures.png(figure).startswith(b"\x89PNG")
 
 

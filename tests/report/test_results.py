@@ -114,7 +114,18 @@ def test_no_finished_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["rows: [", "just text", "rows: []\nseeds: [0]", "seeds: [0]", "rows: [{}]\nseeds: []"]
+    "text",
+    [
+        "rows: [",
+        "",
+        "just text",
+        "rows: []\nseeds: [0]",
+        "seeds: [0]",
+        "rows: [{}]\nseeds: []",
+        "rows: [{name: a}]\nseeds: [0]",
+        "rows: [a]\nseeds: [0]",
+        "rows: []\nseeds: 3",
+    ],
 )
 def test_a_damaged_recipe(tmp_path, text):
     (tmp_path / "recipe.yaml").write_text(text)
@@ -122,13 +133,22 @@ def test_a_damaged_recipe(tmp_path, text):
         read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"metrics": {}, "cost": {}}', '{"metrics": {"test_error": NaN}, "cost": {}}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"metrics": {}, "cost": {}}', '{"metrics": [], "cost": {}}'])
 def test_a_damaged_result(small, text):
     out, rows = small
     (run_folder(out, rows[0], 0) / "result.json").write_text(text)
     with pytest.raises(InputError, match=r"result\.json' is damaged .* delete its folder"):
+        read(out)
+
+
+@pytest.mark.parametrize("error", [float("nan"), float("inf"), None, "5"])
+def test_a_test_error_that_is_no_number(small, error):
+    out, rows = small
+    path = run_folder(out, rows[0], 0) / "result.json"
+    result = json.loads(path.read_text())
+    result["metrics"]["test_error"] = error
+    path.write_text(json.dumps(result))
+    with pytest.raises(InputError, match=r"result\.json' is damaged"):
         read(out)
 
 

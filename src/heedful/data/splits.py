@@ -104,8 +104,7 @@ def _beyond_limit(
 def _proportional(counts: Tensor, total: int) -> Tensor:
     """Return whole numbers in proportion to the counts that add up to the total (largest remainders)."""
     exact = counts.double() * (total / int(counts.sum()))
-    # Rounding first: 0.1 · 30 must not become 2.9999 and lose an image.
-    quotas = exact.round(decimals=9).floor().long()
+    quotas = exact.floor().long()
     missing = total - int(quotas.sum())
     quotas[(exact - quotas).argsort(descending=True, stable=True)[:missing]] += 1
     return quotas

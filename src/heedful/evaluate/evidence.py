@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heedful.errors import InputError
@@ -17,7 +18,7 @@ NUM_BINS = 100
 
 def evidence(
     model: nn.Module, pictured: tuple[Tensor, Tensor], batches: Iterable[tuple[Tensor, Tensor]]
-) -> dict[str, np.ndarray[Any, Any]]:
+) -> dict[str, NDArray[Any]]:
     """Return Grad-CAM maps and masks on a few images, and the distribution of every gate's weights over all batches.
 
     Args:
@@ -35,7 +36,7 @@ def evidence(
     with evaluation_mode(model), recorded_masks(model) as masks, torch.inference_mode():
         probabilities = model(images).float().softmax(1)
     layer, maps = _true_class_maps(model, images, labels)
-    found: dict[str, np.ndarray[Any, Any]] = {
+    found: dict[str, NDArray[Any]] = {
         "labels": labels.cpu().numpy(),
         "predictions": probabilities.argmax(1).cpu().numpy(),
         "probabilities": probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy(),
@@ -79,9 +80,7 @@ def _true_class_maps(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[
     return layer, maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)  # so that float16 holds any scale
 
 
-def _weight_histograms(
-    model: nn.Module, gates: list[str], batches: Iterable[tuple[Tensor, Tensor]]
-) -> np.ndarray[Any, Any]:
+def _weight_histograms(model: nn.Module, gates: list[str], batches: Iterable[tuple[Tensor, Tensor]]) -> NDArray[Any]:
     counts = np.zeros((len(gates), NUM_BINS), dtype=np.int64)
     if not gates:
         return counts

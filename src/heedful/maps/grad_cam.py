@@ -34,7 +34,7 @@ def attention_maps(
     images: Float[Tensor, "batch channels height width"],
     *,
     layers: Sequence[str],
-    classes: Int[Tensor, " batch"] | Int[Tensor, "batch classes"],
+    classes: Int[Tensor, "rows ..."],
     method: str = "grad-cam",
 ) -> dict[str, Float[Tensor, "batch classes h w"]]:
     """Return the map of every layer, image and class, from one forward pass of the model in evaluation mode.
@@ -58,13 +58,13 @@ def attention_maps(
         raise unknown("method", method, METHODS)
     if len(classes) != len(images):
         raise InputError(f"classes has {len(classes)} rows for {len(images)} images: give one row for each image")
-    columns = classes.reshape(len(images), -1).unbind(1)
     maps: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with recorded(model, layers) as activations:
         scores = model(images)
         if missing := [layer for layer in layers if layer not in activations]:
             raise InputError(f"layer {missing[0]!r} was not reached in the forward pass: choose another layer")
-        for column in columns:
+        # a clone, since what was made in inference mode cannot be saved for the backward pass
+        for column in classes.reshape(len(images), -1).clone().unbind(1):
             chosen = scores.gather(1, column[:, None]).sum()
             gradients = torch.autograd.grad(chosen, [activations[layer] for layer in layers], retain_graph=True)
             for layer, gradient in zip(layers, gradients, strict=True):

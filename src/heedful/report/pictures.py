@@ -48,7 +48,9 @@ def attention(pictures: Mapping[str, Evidence], classes: Sequence[str], num_imag
                 if each.labels[row] == each.predictions[row]:
                     grid.show(row, column, picture, text)
                 else:
-                    name = shortened(class_name(classes, int(each.predictions[row])), grid.most_characters - len(text) - 4)
+                    name = shortened(
+                        class_name(classes, int(each.predictions[row])), grid.most_characters - len(text) - 4
+                    )
                     grid.show(row, column, picture, f"✗ {name}, {text}", frame=WRONG)
         return grid.figure
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from heedful.errors import InputError
 
+NEEDED = {"name", "variant", "model", "data"}  # of every row of a recipe
 CURVES = ("train_loss", "train_error", "val_loss", "val_error")
 
 
@@ -143,7 +144,7 @@ def read(out: Path) -> Experiment:
     if not out.is_dir():
         raise InputError(f"no folder {str(out)!r}: give the --out of a comparison, or make one with heedful compare")
     recipe = _recipe(out / "recipe.yaml")
-    seeds = tuple(int(seed) for seed in recipe["seeds"])
+    seeds = tuple(recipe["seeds"])
     labels = _labels(recipe["rows"])
     rows = tuple(_row(out, spec, label, seeds) for spec, label in zip(recipe["rows"], labels, strict=True))
     if not any(row.runs for row in rows):
@@ -186,10 +187,12 @@ def _recipe(path: Path) -> dict[str, Any]:
         raise InputError(f"{str(path.parent)!r} holds no recipe.yaml: it is not the --out of a comparison")
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if recipe["seeds"] and all(row["name"] for row in recipe["rows"]) and recipe["rows"]:
-            return dict(recipe)
-        raise ValueError("no seeds or no rows")
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        if not recipe["seeds"] or not all(isinstance(seed, int) for seed in recipe["seeds"]):
+            raise ValueError(f"seeds are {recipe['seeds']!r}")
+        if not recipe["rows"] or not all(row.keys() >= NEEDED for row in recipe["rows"]):
+            raise ValueError(f"no rows, or one without {', '.join(sorted(NEEDED))}")
+        return dict(recipe)
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise _damaged(path, error) from error
 
 
@@ -202,7 +205,7 @@ def _labels(specs: list[dict[str, Any]]) -> list[str]:
 
 def _row(out: Path, spec: dict[str, Any], label: str, seeds: tuple[int, ...]) -> Row:
     runs, failures, unfinished = [], [], []
-    for seed in sorted(seeds):
+    for seed in seeds:
         folder = out / "runs" / spec["name"] / f"seed-{seed}"
         if (folder / "result.json").is_file():
             runs.append(_run(folder, seed))

@@ -52,8 +52,8 @@ def channel_weights(
         variants: the notation, by label.
         look: of the labels.
     """
-    num_columns = min(len(histograms), PANELS_PER_LINE)
-    num_lines = -(-len(histograms) // num_columns)
+    num_lines = -(-len(histograms) // PANELS_PER_LINE)
+    num_columns = -(-len(histograms) // num_lines)
     deepest = max(len(gates) for gates in histograms.values())
     height = 0.9 + max(1.2, min(0.34 * deepest, 6.0))
     with style():

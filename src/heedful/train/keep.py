@@ -38,7 +38,8 @@ class Keep(Checkpoint):
     ) -> None:
         """Tell the loss of this step, unless something was told just before."""
         now = time.monotonic()
-        if now - self._last_told < self.seconds_between:
+        is_last = batch_idx + 1 == trainer.num_training_batches  # the epoch's end has more to tell
+        if is_last or now - self._last_told < self.seconds_between:
             return
         self._last_told = now
         assert isinstance(pl_module, Classifier)

@@ -43,7 +43,7 @@ class Classifier(L.LightningModule):
         self.seed = seed
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
-        self._val_loss = MeanMetric()
+        self._val_loss = MeanMetric(nan_strategy="disable")
         self._val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self._losses: list[Tensor] = []
         self._num_wrong: list[Tensor] = []
@@ -95,6 +95,8 @@ class Classifier(L.LightningModule):
         }
         self._val_loss.reset()
         self._val_accuracy.reset()
+        if not math.isfinite(record["val_loss"]):
+            raise self._diverged("validation loss", record["val_loss"], "after the last step")
         self.history.append(record)
         score = (record["val_error"], record["val_loss"])
         if not self.best or score < (self.best["val_error"], self.best["val_loss"]):
@@ -138,11 +140,14 @@ class Classifier(L.LightningModule):
         if not new.isfinite().all():
             bad = int((~new.isfinite()).int().argmax())
             step = self._num_checked + bad + 1
-            raise DivergedError(
-                f"the loss became {new[bad].item()} at step {step} of epoch {self.num_finished + 1} with learning rate "
-                f"{self.settings.learning_rate:g}: lower it (--learning-rate), or check the images"
-            )
+            raise self._diverged("loss", new[bad].item(), f"at step {step}")
         self._num_checked = len(self._losses)
+
+    def _diverged(self, what: str, value: float, when: str) -> DivergedError:
+        return DivergedError(
+            f"the {what} became {value} {when} of epoch {self.num_finished + 1} with learning rate "
+            f"{self.settings.learning_rate:g}: lower it (--learning-rate), or check the images"
+        )
 
 
 def rate_factor(schedule: str, epoch: int, epochs: int) -> float:

@@ -5,18 +5,19 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from heedful.errors import InputError
 from heedful.train.run import Machine, Progress, Report, Run, execute
 
-_progress: Any = None  # a worker's end of the queue that takes progress to the parent
-
-
 MOST_JOBS = 8  # each process holds torch and the images
+
+_progress: Any = None  # a worker's end of the queue that takes progress to the parent
 
 
 def default_jobs(device: str) -> int:
@@ -49,7 +50,7 @@ def execute_all(runs: Sequence[Run], out: Path, *, machine: Machine, jobs: int, 
     if jobs == 1:
         messages = [execute(run, out, machine=machine, report=report) for run in runs]
         return [message for message in messages if message]
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     progress = context.Queue()
     listener = threading.Thread(target=_listen, args=(progress, report), daemon=True)
     listener.start()
@@ -58,11 +59,25 @@ def execute_all(runs: Sequence[Run], out: Path, *, machine: Machine, jobs: int, 
     try:
         futures = [pool.submit(_execute, run, out, machine) for run in runs]
         messages = [future.result() for future in as_completed(futures)]
+    except BrokenProcessPool:
+        raise InputError(
+            f"one of {jobs} processes was ended from outside, perhaps for lack of memory: start again with fewer --jobs "
+            "(what is finished is kept)"
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         progress.put(None)
         listener.join()
     return [message for message in messages if message]
+
+
+def _context() -> Any:
+    """Return a way to start processes without this one's threads; from a fork server they share what it imported."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _listen(progress: Any, report: Report) -> None:

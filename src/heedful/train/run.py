@@ -142,11 +142,11 @@ def _train_and_test(run: Run, folder: Path, machine: Machine, report: Report) ->
     module = Classifier(model, settings, num_classes=len(dataset.classes), seed=run.seed)
     image_data = ImageData(dataset, settings, seed=run.seed, num_workers=machine.num_workers)
     keep = Keep(folder, lambda epoch, loss, error: report(Progress(run, epoch, loss, error)))
-    trainer = _trainer(settings, machine, keep)
+    trainer = trainer_for(settings, machine, keep)
     device = trainer.strategy.root_device
     where = environment(device)
     files.write(folder / "run.yaml", yaml.safe_dump(run.identity() | {"environment": where}, sort_keys=False))
-    _fit(trainer, module, image_data, folder / "last.ckpt")
+    fit(trainer, module, image_data, folder / "last.ckpt")
 
     model.load_state_dict(module.best["weights"])
     model.to(device)
@@ -179,7 +179,8 @@ def load_data(settings: Settings, seed: int) -> data.DataSet:
 _read = functools.lru_cache(maxsize=1)(data.read)
 
 
-def _trainer(settings: Settings, machine: Machine, keep: Keep) -> L.Trainer:
+def trainer_for(settings: Settings, machine: Machine, keep: Keep) -> L.Trainer:
+    """Return the trainer of a run: one device, no output of its own, the callback that keeps the folder."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return L.Trainer(
         accelerator=ACCELERATORS[machine.device],
@@ -196,7 +197,8 @@ def _trainer(settings: Settings, machine: Machine, keep: Keep) -> L.Trainer:
     )
 
 
-def _fit(trainer: L.Trainer, module: Classifier, image_data: ImageData, checkpoint: Path) -> None:
+def fit(trainer: L.Trainer, module: Classifier, image_data: ImageData, checkpoint: Path) -> None:
+    """Train to the last epoch, from the checkpoint if it exists."""
     if module.settings.compile:
         module.model.compile()
     with warnings.catch_warnings():

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from heedful import attention_maps, build, ign1
+from heedful.evaluate.classification import classification
+from heedful.evaluate.cost import inference_seconds, num_flops, num_parameters
+from heedful.evaluate.evidence import evidence, recorded_masks
+
+
+class Fixed(nn.Module):
+    """Puts out its input as the logits."""
+
+    def forward(self, x):
+        return x
+
+
+def test_errors_and_loss_are_counted_over_all_images():
+    logits = torch.randn(50, 10)
+    labels = torch.randint(0, 10, (50,))
+    found = classification(Fixed(), [(logits[:32], labels[:32]), (logits[32:], labels[32:])])
+    order = logits.argsort(1, descending=True)
+    wrong = sum(int(row[0]) != label for row, label in zip(order, labels.tolist(), strict=True))
+    wrong5 = sum(label not in row[:5].tolist() for row, label in zip(order, labels.tolist(), strict=True))
+    assert found["error"] == pytest.approx(100 * wrong / 50, abs=1e-4)
+    assert found["top5_error"] == pytest.approx(100 * wrong5 / 50, abs=1e-4)
+    loss = np.mean(
+        [np.log(np.exp(row).sum()) - row[label] for row, label in zip(logits.double().numpy(), labels, strict=True)]
+    )
+    assert found["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_top5_needs_more_than_five_classes():
+    assert classification(Fixed(), [(torch.eye(5), torch.arange(5))]) == {
+        "error": 0.0,
+        "top5_error": None,
+        "loss": pytest.approx(np.log(np.e + 4) - 1, rel=1e-5),
+    }
+
+
+def test_flops_and_parameters_are_those_of_the_definition():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 16, 5)).train()
+    assert num_flops(model, torch.randn(1, 3, 4, 4)) == 2 * (8 * 16 * 27 + 8 * 16 * 5)
+    assert num_parameters(model) == 8 * 27 + 8 + 16 + 8 * 16 * 5 + 5
+    assert model.training
+
+
+def test_inference_time_is_for_one_image_in_evaluation_mode():
+    modes = []
+    model = nn.Sequential(nn.Flatten()).train()
+    model.register_forward_hook(lambda module, inputs, output: modes.append(module.training))
+    seconds = inference_seconds(model, torch.randn(4, 3, 2, 2), repetitions=3)
+    assert 0 < seconds < 1
+    assert modes == [False] * 4
+    assert model.training
+
+
+def test_evidence_is_what_the_network_did():
+    model = build("cifar_resnet8", "cbam-ign1(0.5)", num_classes=3)
+    images, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
+    found = evidence(model, (images, labels), [(images[:2], labels[:2]), (images[2:], labels[2:])])
+    model.eval()
+    with torch.no_grad():
+        probabilities = model(images).softmax(1)
+    assert found["predictions"].tolist() == probabilities.argmax(1).tolist()
+    np.testing.assert_allclose(found["probabilities"], probabilities[range(4), labels], rtol=1e-5)
+    assert found["layer"] == "layer3"
+    maps = attention_maps(model, images, layers=["layer3"], classes=labels)["layer3"][:, 0]
+    expected = maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    np.testing.assert_allclose(found["maps"].astype(float), expected, atol=1e-3)
+    assert found["gates"].tolist() == [
+        f"layer{i}.0.attention.{half}" for i in (1, 2, 3) for half in ("channel", "spatial")
+    ]
+    assert found["kinds"].tolist() == ["channel", "spatial"] * 3
+    inputs = {}
+    spatial = model.layer2[0].attention.spatial
+    spatial.register_forward_hook(lambda module, args, output: inputs.update(x=args[0]))
+    with torch.no_grad():
+        model(images)
+        mask = spatial.mask(inputs["x"])[:, 0]
+    np.testing.assert_allclose(found["spatial/layer2.0.attention.spatial"].astype(float), mask, atol=1e-3)
+    histograms = found["histograms"]
+    assert histograms.sum(1).tolist() == [4 * 16, 4 * 16 * 16, 4 * 32, 4 * 64, 4 * 64, 4 * 16]
+    assert histograms[3].tolist() == np.histogram(mask.numpy(), 100, (0, 1))[0].tolist()
+    assert (histograms[:, :50] == 0).all()  # ign1(0.5) stays above a half
+
+
+def test_evidence_of_a_network_without_attention_or_maps():
+    images, labels = torch.randn(2, 3, 2, 2), torch.tensor([0, 1])
+    found = evidence(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (images, labels), [(images, labels)])
+    assert found["layer"] == ""
+    assert found["maps"].shape == (2, 1, 1)
+    assert found["histograms"].shape == (0, 100)
+
+
+def test_recorded_masks_follow_a_new_gate_and_leave_no_hook():
+    model = build("cifar_resnet8", "se", num_classes=3).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with recorded_masks(model) as masks, torch.no_grad():
+        model(x)
+        before = dict(masks)
+        model.layer1[0].attention.gate = ign1(0.5)
+        model(x)
+    first, second = before["layer1.0.attention"], masks["layer1.0.attention"]
+    torch.testing.assert_close(second, 1 - 0.5 * first)
+    assert not any(module._forward_pre_hooks for module in model.modules())
