@@ -89,7 +89,7 @@ def run(
     only: Annotated[list[str] | None, typer.Option(help="Rows to run now, by name or part of it; repeatable.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of seeds.", show_default="the recipe's")] = None,
     scale: Annotated[float, typer.Option(help="Shrink epochs and images to this part; labelled as scaled.")] = 1.0,
-    data: Annotated[str | None, typer.Option(help="Use this data instead.", show_default="the recipe's")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Data from elsewhere: cifar100=my.npz; repeatable.")] = None,
     out: Out = None,
     jobs: Jobs = None,
     device: Device = "auto",
@@ -102,6 +102,7 @@ def run(
     whole = recipes.read(recipe)
     whole = whole if seeds is None else recipes.with_seeds(whole, seeds)
     whole = whole if scale == 1 else recipes.scaled(whole, scale)
+    whole = recipes.with_data(whole, data or ())
     chosen = recipes.only(whole, only) if only else whole
     folder = out or Path("runs") / Path(recipe).with_suffix("")
     _carry_out(whole, folder, only=runs_of(chosen), jobs=jobs, device=device, workers=workers)
@@ -175,11 +176,11 @@ def _show(experiment: "Experiment") -> None:
 
     for group in experiment.groups:
         comparisons = compare(group)
-        # a narrow terminal wraps the lines, which loses nothing; rich would drop columns
-        console.print(as_rich(comparisons, group.title), width=max(console.width, 100), crop=False)
+        # A narrow terminal wraps the lines, which loses nothing; rich would leave columns out.
+        Console(width=max(console.width, 100)).print(as_rich(comparisons, group.title))
         lines = [sentence(comparison, comparisons[0]) for comparison in comparisons[1:]]
         for line in [*lines, *notes(group, comparisons)]:
-            console.print(f"- {line}", highlight=False, markup=False)
+            console.print(f"- {line}", highlight=False, markup=False, soft_wrap=not console.is_terminal)
     console.print(f"page: {experiment.folder / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
 
 

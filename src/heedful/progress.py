@@ -52,7 +52,7 @@ def shown(runs: Sequence["Run"], console: Console) -> Iterator["Report"]:
         bars.update(whole, completed=sum(epochs_done.values()))
         if progress.epoch == epochs:
             bars.remove_task(task)
-            place = f"{list(tasks).index(run) + 1}/{len(runs)}"
+            place = f"{sum(done == r.row.settings.epochs for r, done in epochs_done.items())}/{len(runs)}"
             console.print(f"{place}  {name}: {_numbers(progress)}, {time.monotonic() - start:.0f} s", highlight=False)
 
     with bars:

@@ -116,7 +116,7 @@ def test_failed_and_unfinished_runs_are_listed(page):
 
 
 def test_how_it_was_made(page):
-    for words in ("batch size 128", "weight decay 0.0001", "augment shift-zero", "limit none", "torch 2.9.1"):
+    for words in ("batch size 128", "weight decay 0.0001", "augment shift-zero", "limit default", "torch 2.9.1"):
         assert words in page.text
     assert "1437 training, 180 validation and 180 test images of 6 classes" in page.text
 

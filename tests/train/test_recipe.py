@@ -1,8 +1,10 @@
 import dataclasses
 
 import pytest
+import torch
 import yaml
 
+import heedful
 from heedful import InputError, parse
 from heedful.train import recipe as recipes
 from heedful.train.recipe import Settings, compare_recipe
@@ -159,3 +161,27 @@ def test_the_tables_of_laakom_have_their_rows_and_settings(table, layer):
     best = next(row for row in recipe.rows if row.name == f"resnet50/cifar100/{layer}-ign3")
     assert best.expected["top1_error"] == {"se": (30.95, 0.08), "cbam": (30.88, 0.22)}[layer]
     assert best.expected["top5_error"] == {"se": (9.49, 0.36), "cbam": (9.38, 0.32)}[layer]
+
+
+def test_data_from_elsewhere_replaces_the_name():
+    recipe = recipes.with_data(recipes.read("laakom2021/table1"), ["cifar100=mine.npz"])
+    assert {row.settings.data for row in recipe.rows} == {"cifar10", "mine.npz"}
+    assert [row.settings.data for row in recipe.rows if "cifar100" in row.name] == 14 * ["mine.npz"]
+    for wrong in ("cifar100", "cifar=x.npz", "=x"):
+        with pytest.raises(InputError, match="write NAME=SOURCE, where NAME is one of cifar10"):
+            recipes.with_data(recipes.read("laakom2021/table1"), [wrong])
+
+
+def test_every_row_of_every_shipped_recipe_takes_a_step():
+    distinct = {(s.model, s.variant, s.reduction, s.init_std) for name in recipes.shipped() for s in settings_of(name)}
+    assert len(distinct) >= 26
+    for model, variant, reduction, init_std in sorted(distinct):
+        network = heedful.build(model, variant, num_classes=100, reduction=reduction, init_std=init_std)
+        loss = torch.nn.functional.cross_entropy(network(torch.randn(2, 3, 32, 32)), torch.tensor([3, 99]))
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+
+
+def settings_of(name):
+    return [row.settings for row in recipes.read(name).rows]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from heedful.errors import InputError
 from heedful.gates import Gate, attend
-from heedful.layers.squeeze_excitation import bottleneck
+from heedful.layers.squeeze_excitation import bottleneck, mean
 
 
 class ChannelAttention(nn.Module):
@@ -32,7 +32,7 @@ class ChannelAttention(nn.Module):
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return what the gate is given, one number per image and channel."""
         # amax, not adaptive_max_pool2d: deterministic on CUDA, and ties share the gradient as in the authors' code.
-        return (self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3))))[:, :, None, None]
+        return (self.mlp(mean(x, (2, 3))) + self.mlp(x.amax((2, 3))))[:, :, None, None]
 
     def mask(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return the weight of each channel, in the range of the gate."""
@@ -76,7 +76,7 @@ class SpatialAttention(nn.Module):
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:
         """Return what the gate is given, one number per image and place."""
-        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        pooled = torch.cat([mean(x, (1,), keepdim=True), x.amax(1, keepdim=True)], dim=1)
         return self.norm(self.conv(pooled))
 
     def mask(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:

@@ -1,5 +1,7 @@
 """Squeeze-and-Excitation (Hu et al., CVPR 2018) with any gate: equation 6 of [L]."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -44,7 +46,7 @@ class SqueezeExcitation(nn.Module):
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return what the gate is given, one number per image and channel."""
-        return self.mlp(x.mean((2, 3)))[:, :, None, None]
+        return self.mlp(mean(x, (2, 3)))[:, :, None, None]
 
     def mask(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return the weight of each channel, in the range of the gate."""
@@ -53,6 +55,16 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return `x * mask(x)`."""
         return x * self.mask(x)
+
+
+def mean(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
+    """Return `x.mean(dims)`, cheaper to train through.
+
+    The gradient of a mean divides a tensor as large as x; that of a sum is a view, and the division is of its result.
+    Half precision is summed in float32, as `mean` does inside.
+    """
+    total = x.sum(dims, keepdim=keepdim, dtype=torch.promote_types(x.dtype, torch.float32))
+    return (total / math.prod(x.shape[dim] for dim in dims)).to(x.dtype)
 
 
 def bottleneck(

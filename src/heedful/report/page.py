@@ -104,6 +104,8 @@ def _data(experiment: Experiment) -> list[dict[str, Any]]:
             "name": name,
             "classes": [str(each) for each in run.data.get("classes", [])],
             "sizes": [run.data.get(f"{split}_images", "?") for split in ("train", "val", "test")],
+            "image_size": run.data.get("image_size", "?"),
+            "augmentation": _written(run.data.get("augmentation", "?")),
             "skipped": [str(path) for path in run.data.get("skipped_images", [])],
             "fingerprint": run.data.get("fingerprint", "unknown"),
         }
@@ -119,11 +121,12 @@ def _environment(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _commands(experiment: Experiment) -> list[str]:
-    folder = experiment.folder.resolve().name
+    given = experiment.folder
+    folder = given.name if given.is_absolute() else given.as_posix()  # a page that is passed on names no machine's path
     return [experiment.command or f"heedful run {folder}/recipe.yaml", f"heedful report {folder}"]
 
 
 def _written(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+    return "default" if value is None else str(value)

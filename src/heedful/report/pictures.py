@@ -82,7 +82,7 @@ def spatial_masks(evidence: Evidence, classes: Sequence[str], num_images: int = 
             masks = evidence.spatial[gate][:num_rows]
             low, high = float(masks.min()), float(masks.max())
             missing = max(0.0, LEAST_RANGE - (high - low)) / 2
-            colours = ScalarMappable(Normalize(low - missing, high + missing), "viridis")
+            colours = ScalarMappable(Normalize(max(0.0, low - missing), min(1.0, high + missing)), "viridis")
             for row, mask in enumerate(masks):
                 picture = colours.to_rgba(upsample(mask, *_enlarged(evidence.images[row]).shape[:2]), bytes=True)
                 grid.show(row, column, picture[..., :3], f"{mask.min():.3f} to {mask.max():.3f}")

@@ -61,8 +61,8 @@ def execute_all(runs: Sequence[Run], out: Path, *, machine: Machine, jobs: int, 
         messages = [future.result() for future in as_completed(futures)]
     except BrokenProcessPool:
         raise InputError(
-            f"one of {jobs} processes was ended from outside, perhaps for lack of memory: start again with fewer --jobs "
-            "(what is finished is kept)"
+            f"one of {jobs} processes was ended from outside, perhaps for lack of memory: start again with "
+            "fewer --jobs (what is finished is kept)"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -193,6 +193,26 @@ def with_seeds(recipe: Recipe, num_seeds: int) -> Recipe:
     return dataclasses.replace(recipe, seeds=tuple(range(num_seeds)))
 
 
+def with_data(recipe: Recipe, replacements: Iterable[str]) -> Recipe:
+    """Return the recipe with data taken from elsewhere, each replacement written NAME=SOURCE, e.g. cifar100=my.npz.
+
+    Raises:
+        InputError: if a replacement is not so written, or no row uses the name.
+    """
+    for replacement in replacements:
+        name, _, source = replacement.partition("=")
+        names = sorted({row.settings.data for row in recipe.rows})
+        if not source or name not in names:
+            raise InputError(f"data {replacement!r}: write NAME=SOURCE, where NAME is one of {', '.join(names)}")
+        settings = (
+            dataclasses.replace(row.settings, data=source) if row.settings.data == name else row.settings
+            for row in recipe.rows
+        )
+        rows = tuple(dataclasses.replace(row, settings=new) for row, new in zip(recipe.rows, settings, strict=True))
+        recipe = dataclasses.replace(recipe, rows=rows)
+    return recipe
+
+
 def to_plain(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as plain lists, dicts and numbers: every row with all its settings."""
     plain: dict[str, Any] = TypeAdapter(Recipe).dump_python(recipe, mode="json")

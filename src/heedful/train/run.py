@@ -159,7 +159,7 @@ def _train_and_test(run: Run, folder: Path, machine: Machine, report: Report) ->
     result = run.identity() | {
         "metrics": metrics | {"best_epoch": module.best["epoch"]},
         "cost": _cost(model, module, test),
-        "data": _described(dataset),
+        "data": _described(dataset) | {"augmentation": image_data.augment},
         "environment": where,
     }
     files.write(folder / "result.json", _json(result))
@@ -262,6 +262,7 @@ def _described(dataset: data.DataSet) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "classes": dataset.classes,
+        "image_size": dataset.image_size,
         **{f"{part}_images": len(getattr(dataset, part)) for part in ("train", "val", "test")},
         "skipped_images": dataset.skipped,
         "fingerprint": dataset.fingerprint,

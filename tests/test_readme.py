@@ -1,0 +1,41 @@
+"""What the README shows runs, and what it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from heedful.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_python_block_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 2
+    names = {"__name__": "__main__"}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["maps"].shape == (2, 1, 8, 8)
+    assert (tmp_path / "runs" / "from_python" / "index.html").exists()
+
+
+def test_it_is_short_and_every_link_and_option_exists():
+    assert README.count("\n") < 250
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) >= 6
+    for link in links:
+        assert link.startswith("http") or (ROOT / link).exists(), link
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert set(re.findall(r"heedful (compare|run|report|list|\w+) ", README)) & {"compare", "run"}
+    assert names == {"compare", "run", "report", "list"}
+    help_text = "".join(path.read_text() for path in (ROOT / "src" / "heedful").glob("cli.py"))
+    for option in set(re.findall(r" --([a-z-]+)", README)):
+        assert option.replace("-", "_") in help_text, option
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", ".ci/run"])
+def test_what_a_repository_needs_is_there(name):
+    assert (ROOT / name).stat().st_size > 200
