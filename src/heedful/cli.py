@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from heedful.errors import InputError
+from heedful.train.processes import warm_up
 
 if TYPE_CHECKING:
     from heedful.report import Experiment
@@ -70,7 +71,10 @@ def compare(
     workers: Workers = 2,
 ) -> None:
     """Train every variant on the same seeds, and say honestly whether the attention helped."""
-    from heedful.train.recipe import compare_recipe
+    if jobs != 1:
+        warm_up()
+    with console.status("setting up"):
+        from heedful.train.recipe import compare_recipe
 
     settings: dict[str, Any] = {
         "data": data, "model": model, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
@@ -96,8 +100,11 @@ def run(
     workers: Workers = 2,
 ) -> None:
     """Run a recipe: a table of a paper, or an experiment of your own."""
-    from heedful.train import recipe as recipes
-    from heedful.train.run import runs_of
+    if jobs != 1:
+        warm_up()
+    with console.status("setting up"):
+        from heedful.train import recipe as recipes
+        from heedful.train.run import runs_of
 
     whole = recipes.read(recipe)
     whole = whole if seeds is None else recipes.with_seeds(whole, seeds)
@@ -152,10 +159,11 @@ def _options(
 def _carry_out(
     recipe: "Recipe", out: Path, *, only: "Sequence[Run] | None" = None, jobs: int | None, device: str, workers: int
 ) -> None:
-    from heedful.experiment import carry_out
-    from heedful.progress import shown
-    from heedful.train.queue import default_jobs
-    from heedful.train.run import Machine, is_done, runs_of
+    with console.status("setting up"):
+        from heedful.experiment import carry_out
+        from heedful.progress import shown
+        from heedful.train.queue import default_jobs
+        from heedful.train.run import Machine, is_done, runs_of
 
     recipe = dataclasses.replace(recipe, command=shlex.join(["heedful", *sys.argv[1:]]))
     runs = runs_of(recipe) if only is None else only

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from heedful.errors import InputError
+from heedful.train.processes import context
 from heedful.train.run import Machine, Progress, Report, Run, execute
 
 MOST_JOBS = 8  # each process holds torch and the images
@@ -50,12 +51,12 @@ def execute_all(runs: Sequence[Run], out: Path, *, machine: Machine, jobs: int, 
     if jobs == 1:
         messages = [execute(run, out, machine=machine, report=report) for run in runs]
         return [message for message in messages if message]
-    context = _context()
-    progress = context.Queue()
+    processes = context()
+    progress = processes.Queue()
     listener = threading.Thread(target=_listen, args=(progress, report), daemon=True)
     listener.start()
     threads = max(1, torch.get_num_threads() // jobs)
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(progress, threads))
+    pool = ProcessPoolExecutor(jobs, mp_context=processes, initializer=_begin, initargs=(progress, threads))
     try:
         futures = [pool.submit(_execute, run, out, machine) for run in runs]
         messages = [future.result() for future in as_completed(futures)]
@@ -69,15 +70,6 @@ def execute_all(runs: Sequence[Run], out: Path, *, machine: Machine, jobs: int, 
         progress.put(None)
         listener.join()
     return [message for message in messages if message]
-
-
-def _context() -> Any:
-    """Return a way to start processes without this one's threads; from a fork server they share what it imported."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _listen(progress: Any, report: Report) -> None:
