@@ -1,6 +1,7 @@
 """One sentence per case, word for word; and what the notes must admit."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -183,3 +184,15 @@ def test_times_of_different_machines(tmp_path):
     found = make(tmp_path, ["none", "se"], (0, 1), machines)
     assert "The runs were made on 2 different devices: their times cannot be compared." in found
     assert not any("devices" in note for note in make(tmp_path, ["none", "se"], (0, 1)))
+
+
+def test_images_that_were_left_out_are_named(tmp_path):
+    make(tmp_path, ["none"])
+    path = next(tmp_path.rglob("result.json"))
+    result = json.loads(path.read_text())
+    result["data"] |= {"skipped_images": ["a/1.png"], "ignored_files": [f"{i}.txt" for i in range(7)]}
+    path.write_text(json.dumps(result))
+    (group,) = read(next(tmp_path.rglob("recipe.yaml")).parent).groups
+    found = notes(group, compare(group))
+    assert "1 unreadable image left out: a/1.png." in found
+    assert "7 other files left out: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ..." in found

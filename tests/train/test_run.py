@@ -239,3 +239,22 @@ def test_a_run_learns_on_a_gpu(recipe, tmp_path, precision):
     assert execute(run, tmp_path, machine=Machine(device="cuda"), report=ignore) is None
     assert result_of(run, tmp_path)["metrics"]["val_error"] < 20
     assert result_of(run, tmp_path)["environment"]["device"].startswith("cuda")
+
+
+def test_a_compiled_run_learns_the_same(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: compiled(function))
+    calls = []
+
+    def compiled(function):
+        def run(images):
+            calls.append(len(images))
+            return function(images)
+
+        return run
+
+    (run,) = runs_of(recipe("se", compile=True))
+    execute(run, tmp_path / "compiled", machine=CPU, report=ignore)
+    assert sum(calls) == 3 * (48 + 6)  # every training and validation image, and nothing after training
+    (plain,) = runs_of(recipe("se"))
+    execute(plain, tmp_path / "plain", machine=CPU, report=ignore)
+    assert numbers(run, tmp_path / "compiled") == numbers(plain, tmp_path / "plain")

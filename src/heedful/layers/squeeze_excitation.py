@@ -64,7 +64,7 @@ def mean(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
     Half precision is summed in float32, as `mean` does inside.
     """
     total = x.sum(dims, keepdim=keepdim, dtype=torch.promote_types(x.dtype, torch.float32))
-    return (total / math.prod(x.shape[dim] for dim in dims)).to(x.dtype)
+    return (total / math.prod([x.shape[dim] for dim in dims])).to(x.dtype)
 
 
 def bottleneck(

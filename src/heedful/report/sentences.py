@@ -12,6 +12,8 @@ from heedful.report.results import Group, scaled
 from heedful.report.tables import Comparison
 from heedful.statistics import SIGNIFICANCE, Paired
 
+MOST_NAMED = 5  # files in a note; the page has them all
+
 
 def counts(comparison: Comparison) -> bool:
     """Return whether the difference counts: t-test below 5 % after Holm's correction."""
@@ -73,6 +75,7 @@ def notes(group: Group, comparisons: Sequence[Comparison]) -> list[str]:
         *_families(group),
         *_permutation_floor(comparisons),
         *_test_images(group),
+        *_left_out(group),
         *_machines(group),
     ]
 
@@ -170,6 +173,17 @@ def _test_images(group: Group) -> list[str]:
     if not sizes or min(sizes) >= 1000:
         return []
     return [f"The test split has {min(sizes)} images: one of them more or less is {100 / min(sizes):.2f} points."]
+
+
+def _left_out(group: Group) -> list[str]:
+    data = next((run.data for row in group.rows for run in row.runs), {})
+    kinds = {"unreadable image": data.get("skipped_images", []), "other file": data.get("ignored_files", [])}
+    return [
+        f"{plural(len(names), kind)} left out: {', '.join(map(str, names[:MOST_NAMED]))}"
+        + (", ..." if len(names) > MOST_NAMED else ".")
+        for kind, names in kinds.items()
+        if names
+    ]
 
 
 def _machines(group: Group) -> list[str]:

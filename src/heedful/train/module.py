@@ -41,6 +41,8 @@ class Classifier(L.LightningModule):
         self.model = model
         self.settings = settings
         self.seed = seed
+        # a function, not a module: the weights keep their names, and what comes after training runs the plain network
+        self._logits = torch.compile(model.forward) if settings.compile else model.forward
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
         self._val_loss = MeanMetric(nan_strategy="disable")
@@ -61,7 +63,7 @@ class Classifier(L.LightningModule):
         if batch_index == 0:
             self._begin_epoch()
         images, labels = batch
-        logits = self.model(images)
+        logits = self._logits(images)
         loss = F.cross_entropy(logits, labels)
         self._losses.append(loss.detach())
         self._num_wrong.append((logits.detach().argmax(1) != labels).sum())
@@ -78,7 +80,7 @@ class Classifier(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Count errors and loss."""
         images, labels = batch
-        logits = self.model(images).float()
+        logits = self._logits(images).float()
         self._val_loss.update(F.cross_entropy(logits, labels), len(labels))
         self._val_accuracy.update(logits, labels)
 

@@ -199,8 +199,6 @@ def trainer_for(settings: Settings, machine: Machine, keep: Keep) -> L.Trainer:
 
 def fit(trainer: L.Trainer, module: Classifier, image_data: ImageData, checkpoint: Path) -> None:
     """Train to the last epoch, from the checkpoint if it exists."""
-    if module.settings.compile:
-        module.model.compile()
     with warnings.catch_warnings():
         # Lightning's advice on workers: images in memory need none, and for files the user chose the number.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -265,6 +263,7 @@ def _described(dataset: data.DataSet) -> dict[str, Any]:
         "image_size": dataset.image_size,
         **{f"{part}_images": len(getattr(dataset, part)) for part in ("train", "val", "test")},
         "skipped_images": dataset.skipped,
+        "ignored_files": dataset.ignored,
         "fingerprint": dataset.fingerprint,
     }
 
