@@ -138,6 +138,16 @@ def test_a_diverging_loss_is_exit_code_2_and_says_where(heedful, squares, tmp_pa
     assert "of epoch" in err
 
 
+def test_ctrl_c_says_how_to_go_on(heedful, squares, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("heedful.experiment.carry_out", interrupted)
+    code, out, _ = heedful("compare", "none", *small(squares, tmp_path / "out"))
+    assert code == 130
+    assert "stopped: the same command goes on" in out
+
+
 def test_report_of_what_is_no_experiment(heedful, tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         code, _, err = heedful("report", folder)

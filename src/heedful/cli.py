@@ -170,10 +170,14 @@ def _carry_out(
     pending = [run for run in runs if not is_done(run, out)]
     if len(pending) < len(runs):
         console.print(f"{len(runs) - len(pending)} of {len(runs)} runs in {out} are done already", highlight=False)
-    with shown(pending, console) as progress:
-        machine = Machine(device=device, num_workers=workers)
-        jobs = default_jobs(device) if jobs is None else jobs
-        experiment = carry_out(recipe, out, only=pending, jobs=jobs, machine=machine, report=progress)
+    machine = Machine(device=device, num_workers=workers)
+    jobs = default_jobs(device) if jobs is None else jobs
+    try:
+        with shown(pending, console) as progress:
+            experiment = carry_out(recipe, out, only=pending, jobs=jobs, machine=machine, report=progress)
+    except KeyboardInterrupt:
+        console.print("stopped: the same command goes on from the last finished epochs", highlight=False)
+        raise typer.Exit(130) from None
     _show(experiment)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -120,6 +121,22 @@ def test_an_interrupted_run_ends_with_the_same_numbers(recipe, tmp_path, moments
         assert not is_done(run, tmp_path / "disturbed")
     execute(run, tmp_path / "disturbed", machine=CPU, report=ignore)
     assert numbers(run, tmp_path / "disturbed") == numbers(run, tmp_path / "undisturbed")
+
+
+def test_ctrl_c_reaches_the_caller_and_the_run_goes_on_later(recipe, tmp_path):
+    (run,) = runs_of(recipe("none"))
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(progress):
+        if progress.epoch > 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, tmp_path, machine=CPU, report=interrupt)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not is_done(run, tmp_path)
+    assert execute(run, tmp_path, machine=CPU, report=ignore) is None
+    assert is_done(run, tmp_path)
 
 
 def test_dropout_is_resumed_exactly(recipe, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import logging
+import signal
 import statistics
 import warnings
 from collections.abc import Callable, Iterable
@@ -204,7 +205,12 @@ def fit(trainer: L.Trainer, module: Classifier, image_data: ImageData, checkpoin
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6, torch 2.15
         resume = str(checkpoint) if checkpoint.exists() else None
-        trainer.fit(module, image_data, ckpt_path=resume, weights_only=True)
+        try:
+            trainer.fit(module, image_data, ckpt_path=resume, weights_only=True)
+        except SystemExit:
+            # On Ctrl-C Lightning ends the process, deaf to another one; here the caller decides what ends.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from None
 
 
 def _card(settings: Settings, dataset: data.DataSet) -> ModelCard:
