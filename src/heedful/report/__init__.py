@@ -1,9 +1,8 @@
 """Result files -> tables, figures and one page; no model is run, and an unfinished experiment has a report too."""
 
-import os
-import tempfile
 from pathlib import Path
 
+from heedful import files
 from heedful.errors import InputError
 from heedful.report.results import Experiment, read
 
@@ -34,19 +33,10 @@ def write(out: Path) -> Experiment:
         "index.html": page(experiment),
     }
     for name, text in contents.items():
-        _replace(out / name, text)
+        try:
+            files.write(out / name, text)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {str(out / name)!r}: {error.strerror}: make room or give write permission"
+            ) from error
     return experiment
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8", newline="\n") as file:
-            temporary = file.name
-            file.write(text)
-        os.chmod(temporary, 0o644)  # a temporary file is its owner's alone, a report is for whoever may see the folder
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror}: make room or give write permission") from error
