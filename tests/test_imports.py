@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "heedful"
 ORDER = [
-    "errors", "files", "gates", "layers", "variant", "models", "maps", "data", "evaluate", "train", "statistics",
+    "errors", "files", "gates", "layers", "surgery", "variant", "models", "maps", "data", "evaluate", "train", "statistics",
     "report", "experiment", "progress", "cli", "__main__",
 ]  # fmt: skip
 """A module imports only from those before it."""

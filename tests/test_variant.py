@@ -46,7 +46,7 @@ def test_spellings_of_the_same_variant(text, printed):
         ("xyzzy", "choose one of none, se, cbam"),
         ("se-ign1", r"the gate ign1 needs its number, like ign1\(0.5\)"),
         ("se-ign1()", "needs its number"),
-        ("se-ign1(half)", "needs its number"),
+        ("se-ign1(half)", r"alpha is half, but it must be in \(0, 1\]"),
         ("se-ign1(1.5)", r"alpha is 1.5, but it must be in \(0, 1\]"),
         ("se-ign3(0.5)", "the gate ign3 takes no number"),
         ("", "cannot read ''"),

@@ -89,9 +89,9 @@ def _parse_gate(name: str, argument: str | None, text: str) -> Gate:
         if argument is not None:
             raise InputError(f"variant {text!r}: the gate {name} takes no number; write {name}")
         return gate
+    if not argument:
+        raise InputError(f"variant {text!r}: the gate {name} needs its number, like {name}(0.5)")
     try:
-        return gate(float(argument or ""))
+        return gate(argument)
     except InputError as error:
         raise InputError(f"variant {text!r}: {error}") from None
-    except ValueError:
-        raise InputError(f"variant {text!r}: the gate {name} needs its number, like {name}(0.5)") from None

@@ -1,11 +1,14 @@
 """Convolutional Block Attention Module (Woo et al., ECCV 2018) with any gate: equation 7 of [L]."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from heedful.errors import InputError
-from heedful.gates import Gate, attend
+from heedful.gates import attend, fresh
+from heedful.layers.product import weighted
 from heedful.layers.squeeze_excitation import bottleneck, mean
 
 
@@ -20,14 +23,14 @@ class ChannelAttention(nn.Module):
         channels: int,
         *,
         reduction: int = 16,
-        gate: Gate = attend,
+        gate: Callable[[Tensor], Tensor] = attend,
         init_std: float | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.mlp = bottleneck(channels, reduction, init_std, device, dtype)
-        self.gate = gate
+        self.gate = fresh(gate)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return what the gate is given, one number per image and channel."""
@@ -40,7 +43,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return `x * mask(x)`."""
-        return x * self.mask(x)
+        return weighted(x, self.mask(x))
 
 
 class SpatialAttention(nn.Module):
@@ -61,7 +64,7 @@ class SpatialAttention(nn.Module):
         self,
         *,
         kernel_size: int = 7,
-        gate: Gate = attend,
+        gate: Callable[[Tensor], Tensor] = attend,
         norm: bool = False,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -72,7 +75,7 @@ class SpatialAttention(nn.Module):
         padding = kernel_size // 2
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=padding, bias=False, device=device, dtype=dtype)
         self.norm = nn.BatchNorm2d(1, device=device, dtype=dtype) if norm else nn.Identity()
-        self.gate = gate
+        self.gate = fresh(gate)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:
         """Return what the gate is given, one number per image and place."""
@@ -85,7 +88,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return `x * mask(x)`."""
-        return x * self.mask(x)
+        return weighted(x, self.mask(x))
 
 
 class CBAM(nn.Module):
@@ -119,7 +122,7 @@ class CBAM(nn.Module):
         *,
         reduction: int = 16,
         kernel_size: int = 7,
-        gate: Gate = attend,
+        gate: Callable[[Tensor], Tensor] = attend,
         init_std: float | None = None,
         spatial_norm: bool = False,
         device: torch.device | None = None,

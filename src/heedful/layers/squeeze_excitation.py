@@ -1,13 +1,15 @@
 """Squeeze-and-Excitation (Hu et al., CVPR 2018) with any gate: equation 6 of [L]."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from heedful.errors import InputError
-from heedful.gates import Gate, attend
+from heedful.gates import attend, fresh
+from heedful.layers.product import weighted
 
 
 class SqueezeExcitation(nn.Module):
@@ -35,14 +37,14 @@ class SqueezeExcitation(nn.Module):
         channels: int,
         *,
         reduction: int = 16,
-        gate: Gate = attend,
+        gate: Callable[[Tensor], Tensor] = attend,
         init_std: float | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.mlp = bottleneck(channels, reduction, init_std, device, dtype)
-        self.gate = gate
+        self.gate = fresh(gate)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return what the gate is given, one number per image and channel."""
@@ -54,7 +56,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return `x * mask(x)`."""
-        return x * self.mask(x)
+        return weighted(x, self.mask(x))
 
 
 def mean(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:

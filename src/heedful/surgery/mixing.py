@@ -1,0 +1,39 @@
+"""Change what a module does by changing its class, in place: its identity, names, parameters and hooks stay."""
+
+import functools
+from typing import Any
+
+from torch import nn
+
+
+class Mixed:
+    """Base of what is mixed into a module's class; the module still is an instance of the class that it was.
+
+    Copies and pickles rebuild the class from the module's own and the mixin, which must both be importable.
+    """
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        mixin, base = type(self).__bases__
+        return _blank, (mixin, base), self.__dict__
+
+
+def mix(module: nn.Module, mixin: type[Mixed]) -> None:
+    """Make the module an instance of `mixin` too, whose methods come first."""
+    module.__class__ = _mixed(mixin, type(module))
+
+
+def unmix(module: nn.Module) -> None:
+    """Take back the last `mix`."""
+    assert isinstance(module, Mixed), module
+    module.__class__ = type(module).__bases__[1]
+
+
+@functools.cache
+def _mixed(mixin: type[Mixed], base: type[nn.Module]) -> type[nn.Module]:
+    # The base's own __module__: torch.fx takes modules of torch.nn as leaves by it, and must go on doing so.
+    return type(f"{mixin.__name__}{base.__name__}", (mixin, base), {"__module__": base.__module__})
+
+
+def _blank(mixin: type[Mixed], base: type[nn.Module]) -> nn.Module:
+    mixed = _mixed(mixin, base)
+    return mixed.__new__(mixed)
