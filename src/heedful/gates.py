@@ -101,6 +101,8 @@ class ScheduledIgn1(nn.Module):
         end: α in the last epoch, in (0, 1].
     """
 
+    alpha: Tensor
+
     def __init__(self, start: float, end: float) -> None:
         super().__init__()
         self.start, self.end = start, end
@@ -142,8 +144,9 @@ class Opening(nn.Module):
 
 def fresh(gate: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return the gate that one layer keeps: a module of its own if α varies, else the gate itself."""
-    varies = isinstance(gate, Gate) and gate.variation is not None
-    return gate.variation.module(*gate.arguments) if varies else gate  # type: ignore[union-attr, attr-defined]
+    if isinstance(gate, Gate) and gate.variation is not None:
+        return gate.variation.module(*gate.arguments)
+    return gate
 
 
 def advance(model: nn.Module, progress: float) -> None:

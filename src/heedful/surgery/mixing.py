@@ -1,9 +1,10 @@
 """Change what a module does by changing its class, in place: its identity, names, parameters and hooks stay."""
 
-import functools
 from typing import Any
 
 from torch import nn
+
+_CLASSES: dict[tuple[type, type], type[nn.Module]] = {}
 
 
 class Mixed:
@@ -28,10 +29,12 @@ def unmix(module: nn.Module) -> None:
     module.__class__ = type(module).__bases__[1]
 
 
-@functools.cache
 def _mixed(mixin: type[Mixed], base: type[nn.Module]) -> type[nn.Module]:
     # The base's own __module__: torch.fx takes modules of torch.nn as leaves by it, and must go on doing so.
-    return type(f"{mixin.__name__}{base.__name__}", (mixin, base), {"__module__": base.__module__})
+    if (mixin, base) not in _CLASSES:
+        name = f"{mixin.__name__}{base.__name__}"
+        _CLASSES[mixin, base] = type(name, (mixin, base), {"__module__": base.__module__})
+    return _CLASSES[mixin, base]
 
 
 def _blank(mixin: type[Mixed], base: type[nn.Module]) -> nn.Module:
