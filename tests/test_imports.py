@@ -9,8 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "heedful"
 ORDER = [
-    "errors", "files", "gates", "layers", "surgery", "variant", "models", "maps", "data", "evaluate", "train", "statistics",
-    "report", "experiment", "progress", "cli", "__main__",
+    "errors", "files", "temporary", "gates", "layers", "surgery", "variant", "attachment", "models", "maps", "data",
+    "evaluate", "train", "export", "statistics", "report", "experiment", "progress", "cli", "__main__",
 ]  # fmt: skip
 """A module imports only from those before it."""
 MODULES = sorted(path for path in SOURCE.rglob("*.py"))

@@ -1,15 +1,13 @@
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
-from heedful import CBAM, InputError, SqueezeExcitation, Variant, attend, ign1, ign2, ign3, parse
-from heedful.layers import LAYERS
+from heedful import InputError, Variant, attend, ign1, ign2, ign3, parse
+from heedful.layers import CONVOLUTIONS, LAYERS
 from heedful.variant import Part
 
 # Numbers alone are drawn: building gates inside a strategy would draw from `random` through beartype.
-parts = st.lists(st.tuples(st.sampled_from(list(LAYERS)), st.integers(-2, 100)), max_size=3)
+parts = st.lists(st.tuples(st.sampled_from([*LAYERS, *CONVOLUTIONS]), st.integers(-2, 100)), max_size=3)
 
 
 def gate_of(number):
@@ -31,6 +29,10 @@ def test_what_is_printed_is_parsed_back(parts):
         ("cbam - ign1( 0.50 )", "cbam-ign1(0.5)"),
         ("se-ign1(1)", "se-ign1(1)"),
         ("se+cbam-ign2", "se+cbam-ign2"),
+        ("se-ign1(learned)", "se-ign1(learned)"),
+        ("se-ign1(learned 0.50)", "se-ign1(learned)"),
+        ("SE-ign1( Learned 0.7 )", "se-ign1(learned 0.7)"),
+        ("se-ign1(1 -> 0.50)", "se-ign1(1->0.5)"),
     ],
 )
 def test_spellings_of_the_same_variant(text, printed):
@@ -49,6 +51,8 @@ def test_spellings_of_the_same_variant(text, printed):
         ("se-ign1(half)", r"alpha is half, but it must be in \(0, 1\]"),
         ("se-ign1(1.5)", r"alpha is 1.5, but it must be in \(0, 1\]"),
         ("se-ign3(0.5)", "the gate ign3 takes no number"),
+        ("se-ign1(learned 1)", "a learned alpha stays below 1"),
+        ("se-ign1(1->0)", "alpha is 0, but it must be in"),
         ("", "cannot read ''"),
         ("se+", "cannot read ''"),
         ("none+se", "unknown attention layer 'none'"),
@@ -59,23 +63,3 @@ def test_spellings_of_the_same_variant(text, printed):
 def test_what_cannot_be_read_is_refused_with_the_repair(text, message):
     with pytest.raises(InputError, match=message):
         parse(text)
-
-
-def test_constructor_builds_the_parts_in_order_with_their_gates():
-    construct = parse("se-ign3+cbam-ign1(0.5)").constructor(reduction=2, init_std=0.01)
-    module = construct(8)
-    assert isinstance(module, nn.Sequential)
-    first, second = module
-    assert isinstance(first, SqueezeExcitation)
-    assert first.gate == ign3
-    assert isinstance(second, CBAM)
-    assert second.spatial.gate == ign1(0.5)
-    assert first.mlp[0].out_features == 4
-    assert (first.mlp[0].bias == 0).all()
-    x = torch.randn(2, 8, 3, 3)
-    assert torch.equal(module(x), second(first(x)))
-
-
-def test_none_has_no_constructor_and_one_part_no_wrapper():
-    assert parse("none").constructor() is None
-    assert isinstance(parse("se").constructor()(8), SqueezeExcitation)

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from heedful.attachment import attach, detach
     from heedful.errors import InputError
     from heedful.experiment import compare
     from heedful.gates import GATES, Gate, attend, ign1, ign2, ign3
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from heedful.maps.overlay import overlay
     from heedful.models import build
     from heedful.models.saved import load
+    from heedful.surgery.gating import set_gate
+    from heedful.surgery.masks import audit, bypass, record
     from heedful.variant import Variant, parse
 
 __version__ = "0.1.0"
@@ -24,10 +27,14 @@ __all__ = [
     "InputError",
     "SqueezeExcitation",
     "Variant",
+    "attach",
     "attend",
     "attention_maps",
+    "audit",
     "build",
+    "bypass",
     "compare",
+    "detach",
     "grad_cam",
     "ign1",
     "ign2",
@@ -35,13 +42,18 @@ __all__ = [
     "load",
     "overlay",
     "parse",
+    "record",
+    "set_gate",
 ]
 
 _MODULE_OF = {
     **dict.fromkeys(["InputError"], "heedful.errors"),
     **dict.fromkeys(["GATES", "Gate", "attend", "ign1", "ign2", "ign3"], "heedful.gates"),
     **dict.fromkeys(["CBAM", "LAYERS", "SqueezeExcitation"], "heedful.layers"),
+    **dict.fromkeys(["audit", "bypass", "record"], "heedful.surgery.masks"),
+    **dict.fromkeys(["set_gate"], "heedful.surgery.gating"),
     **dict.fromkeys(["Variant", "parse"], "heedful.variant"),
+    **dict.fromkeys(["attach", "detach"], "heedful.attachment"),
     **dict.fromkeys(["build"], "heedful.models"),
     **dict.fromkeys(["load"], "heedful.models.saved"),
     **dict.fromkeys(["attention_maps", "grad_cam"], "heedful.maps.grad_cam"),

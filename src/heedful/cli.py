@@ -1,6 +1,7 @@
 """The command line: each command parses and calls one function; what is heavy is imported inside the commands."""
 
 import dataclasses
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -145,6 +146,57 @@ def list_names(kind: Annotated[Literal["models", "variants", "recipes"], typer.A
         names = ["none", *(str(Variant((Part(layer, gate),))) for layer in LAYERS for gate in gates)]
     for name in names:
         print(name)
+
+
+@app.command()
+def cost(
+    model: Annotated[str, typer.Argument(help="A cifar_* network or any name of timm's.")],
+    variants: Annotated[list[str], typer.Argument(help="What to put in; the first is the reference, or none.")],
+    image_size: Annotated[int | None, typer.Option(min=1, help="Side in pixels.", show_default="by model")] = None,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images for memory and time.")] = 8,
+    num_classes: Annotated[int, typer.Option(min=1, help="Outputs of the network.")] = 1000,
+    repetitions: Annotated[int, typer.Option(min=1, help="Timed passes; a ratio is their median.")] = 5,
+    no_time: Annotated[bool, typer.Option("--no-time", help="Measure no times.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Show what attention costs: parameters, operations, memory for training, and time beside the plain network."""
+    with console.status("setting up"):
+        from heedful.evaluate.cost import as_rich, chosen_device, costs_of_variants
+
+    where = chosen_device(device)
+    with console.status("measuring"):
+        costs = costs_of_variants(
+            model,
+            variants,
+            image_size=image_size,
+            batch_size=batch_size,
+            num_classes=num_classes,
+            device=where,
+            repetitions=0 if no_time else repetitions,
+        )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(row) for row in costs], indent=1))
+    else:
+        Console(width=max(console.width, 100)).print(as_rich(costs, f"{model}, batch of {batch_size}, {where}"))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A run's folder, one of save_pretrained, or a network's id on the Hub.")],
+    format: Annotated[Literal["onnx", "torch"], typer.Option(help="onnx, or torch: an exported program.")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="The file.", show_default="model.onnx or .pt2 in the folder")] = None,
+) -> None:
+    """Write a trained network as one file for other programs, and check the file against the network."""
+    with console.status("setting up"):
+        from heedful.export import SUFFIXES
+        from heedful.export import export as write
+        from heedful.models.saved import load
+
+    path = out or (Path(run) if Path(run).is_dir() else Path()) / f"model{SUFFIXES[format]}"
+    with console.status("exporting"):
+        difference = write(load(run), path, format=format)
+    console.print(f"{path}: within {difference:.1e} of the network", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.callback()

@@ -6,15 +6,11 @@ A part without a gate attends. What is parsed prints back.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-from torch import nn
 
 from heedful.errors import InputError, unknown
 from heedful.gates import GATES, Gate, attend
-from heedful.layers import LAYERS
+from heedful.layers import CONVOLUTIONS, LAYERS
 
 _PART = re.compile(r"(?P<layer>\w+)(?:-(?P<gate>\w+)(?:\((?P<argument>[^()]*)\))?)?")
 
@@ -39,25 +35,6 @@ class Variant:
     def __str__(self) -> str:
         return "+".join(map(str, self.parts)) or "none"
 
-    def constructor(self, *, reduction: int = 16, init_std: float | None = None) -> Callable[..., nn.Module] | None:
-        """Return the function from a number of channels to the attention module, or None for `none`.
-
-        It is what a slot for attention layers takes, e.g. `block_args=dict(attn_layer=...)` of timm's ResNets.
-
-        Args:
-            reduction: channels divided by the hidden width of the layers' MLPs.
-            init_std: see `SqueezeExcitation`.
-        """
-        if not self.parts:
-            return None
-
-        def construct(channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> nn.Module:
-            options = {"reduction": reduction, "init_std": init_std, "device": device, "dtype": dtype}
-            layers = [LAYERS[part.layer](channels, gate=part.gate, **options) for part in self.parts]
-            return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
-
-        return construct
-
 
 def parse(text: str) -> Variant:
     """Return the variant that `text` denotes; upper case and spaces do not matter.
@@ -76,8 +53,9 @@ def _parse_part(part: str, text: str) -> Part:
     match = _PART.fullmatch(part)
     if match is None:
         raise InputError(f"variant {text!r}: cannot read {part!r}; write a layer, then its gate, like se-ign1(0.5)")
-    if match["layer"] not in LAYERS:
-        raise unknown("attention layer", match["layer"], ["none", *LAYERS], where=f"variant {text!r}: ")
+    known = [*LAYERS, *CONVOLUTIONS]
+    if match["layer"] not in known:
+        raise unknown("attention layer", match["layer"], ["none", *known], where=f"variant {text!r}: ")
     return Part(match["layer"], _parse_gate(match["gate"] or "attend", match["argument"], text))
 
 

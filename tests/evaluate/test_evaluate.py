@@ -6,7 +6,7 @@ from torch import nn
 from heedful import attention_maps, build, ign1
 from heedful.evaluate.classification import classification
 from heedful.evaluate.cost import inference_seconds, num_flops, num_parameters
-from heedful.evaluate.evidence import evidence, recorded_masks
+from heedful.evaluate.evidence import evidence
 
 
 class Fixed(nn.Module):
@@ -70,20 +70,28 @@ def test_evidence_is_what_the_network_did():
     expected = maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
     np.testing.assert_allclose(found["maps"].astype(float), expected, atol=1e-3)
     assert found["gates"].tolist() == [
-        f"layer{i}.0.attention.{half}" for i in (1, 2, 3) for half in ("channel", "spatial")
+        f"layer{i}.0.bn2.attention.{half}" for i in (1, 2, 3) for half in ("channel", "spatial")
     ]
     assert found["kinds"].tolist() == ["channel", "spatial"] * 3
     inputs = {}
-    spatial = model.layer2[0].attention.spatial
-    spatial.register_forward_hook(lambda module, args, output: inputs.update(x=args[0]))
+    spatial = model.layer2[0].bn2.attention.spatial
+    spatial.register_forward_pre_hook(lambda module, args: inputs.update(x=args[0].clone()))
     with torch.no_grad():
         model(images)
         mask = spatial.mask(inputs["x"])[:, 0]
-    np.testing.assert_allclose(found["spatial/layer2.0.attention.spatial"].astype(float), mask, atol=1e-3)
+    np.testing.assert_allclose(found["spatial/layer2.0.bn2.attention.spatial"].astype(float), mask, atol=1e-3)
     histograms = found["histograms"]
     assert histograms.sum(1).tolist() == [4 * 16, 4 * 16 * 16, 4 * 32, 4 * 64, 4 * 64, 4 * 16]
     assert histograms[3].tolist() == np.histogram(mask.numpy(), 100, (0, 1))[0].tolist()
     assert (histograms[:, :50] == 0).all()  # ign1(0.5) stays above a half
+
+
+def test_evidence_of_masks_that_are_neither_a_channels_nor_a_places():
+    model = build("resnet18", "coord", num_classes=3)
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+    found = evidence(model, (images, labels), [(images, labels)])
+    assert (found["histograms"].sum(1) > 0).all()
+    assert set(found["kinds"]) == {"channel"}
 
 
 def test_evidence_of_a_network_without_attention_or_maps():
@@ -92,16 +100,3 @@ def test_evidence_of_a_network_without_attention_or_maps():
     assert found["layer"] == ""
     assert found["maps"].shape == (2, 1, 1)
     assert found["histograms"].shape == (0, 100)
-
-
-def test_recorded_masks_follow_a_new_gate_and_leave_no_hook():
-    model = build("cifar_resnet8", "se", num_classes=3).eval()
-    x = torch.randn(2, 3, 8, 8)
-    with recorded_masks(model) as masks, torch.no_grad():
-        model(x)
-        before = dict(masks)
-        model.layer1[0].attention.gate = ign1(0.5)
-        model(x)
-    first, second = before["layer1.0.attention"], masks["layer1.0.attention"]
-    torch.testing.assert_close(second, 1 - 0.5 * first)
-    assert not any(module._forward_pre_hooks for module in model.modules())

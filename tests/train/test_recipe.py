@@ -156,7 +156,7 @@ def test_the_tables_of_laakom_have_their_rows_and_settings(table, layer):
     assert first == Settings(
         variant="none", model="cifar_resnet50", data="cifar10", epochs=200, batch_size=128, learning_rate=0.1,
         momentum=0.9, weight_decay=1e-4, schedule="steps", augment=("flip", "shift"), val_fraction=0.2, reduction=8,
-        init_std=0.01,
+        convention="laakom-code",
     )  # fmt: skip
     best = next(row for row in recipe.rows if row.name == f"resnet50/cifar100/{layer}-ign3")
     assert best.expected["top1_error"] == {"se": (30.95, 0.08), "cbam": (30.88, 0.22)}[layer]
@@ -173,10 +173,10 @@ def test_data_from_elsewhere_replaces_the_name():
 
 
 def test_every_row_of_every_shipped_recipe_takes_a_step():
-    distinct = {(s.model, s.variant, s.reduction, s.init_std) for name in recipes.shipped() for s in settings_of(name)}
+    distinct = {(s.model, s.variant, s.reduction, s.convention) for name in recipes.shipped() for s in settings_of(name)}
     assert len(distinct) >= 26
-    for model, variant, reduction, init_std in sorted(distinct):
-        network = heedful.build(model, variant, num_classes=100, reduction=reduction, init_std=init_std)
+    for model, variant, reduction, convention in sorted(distinct):
+        network = heedful.build(model, variant, num_classes=100, reduction=reduction, convention=convention)
         loss = torch.nn.functional.cross_entropy(network(torch.randn(2, 3, 32, 32)), torch.tensor([3, 99]))
         loss.backward()
         assert torch.isfinite(loss)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heedful.maps.record import evaluation_mode
+from heedful.temporary import evaluation_mode
 
 
 @torch.inference_mode()

@@ -1,7 +1,6 @@
 """What a network heeds and what it ignores, as arrays that the report draws: class maps and the masks of every gate."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,9 @@ from torch import Tensor, nn
 
 from heedful.errors import InputError
 from heedful.maps.grad_cam import attention_maps
-from heedful.maps.record import evaluation_mode, last_layer, removing
+from heedful.maps.record import last_layer
+from heedful.surgery.masks import record
+from heedful.temporary import evaluation_mode
 
 NUM_BINS = 100
 
@@ -29,11 +30,12 @@ def evidence(
     Returns:
         `labels`, `predictions` (M,), `probabilities` (M,) of the true class, `layer` (where the map was taken; empty if
         the network has no feature map of 4 x 4 places), `maps` (M, h, w) float16 for the true class, `gates`
-        (names in the order of the forward pass), `kinds` ("channel" or "spatial"), `histograms` int64 (G, NUM_BINS) of
-        the weights over [0, 1], and for each spatial gate `spatial/NAME` (M, h, w) float16.
+        (names in the network's order), `kinds` ("spatial" where a mask has places, else "channel"), `histograms` int64
+        (G, NUM_BINS) of the weights over [0, 1], and for each spatial gate `spatial/NAME` (M, h, w) float16, the mean
+        over channels.
     """
     images, labels = pictured
-    with evaluation_mode(model), recorded_masks(model) as masks, torch.inference_mode():
+    with evaluation_mode(model), record(model) as masks, torch.inference_mode():
         probabilities = model(images).float().softmax(1)
     layer, maps = _true_class_maps(model, images, labels)
     found: dict[str, NDArray[Any]] = {
@@ -43,32 +45,12 @@ def evidence(
         "layer": np.array(layer),
         "maps": maps.cpu().numpy().astype(np.float16),
     }
-    kinds = {name: "channel" if mask.shape[2:] == (1, 1) else "spatial" for name, mask in masks.items()}
+    kinds = {name: "spatial" if _is_spatial(masks[name]) else "channel" for name in masks.names()}
     for name, kind in kinds.items():
         if kind == "spatial":
-            found[f"spatial/{name}"] = masks[name][:, 0].cpu().numpy().astype(np.float16)
+            found[f"spatial/{name}"] = masks[name].mean(1).numpy().astype(np.float16)
     histograms = _weight_histograms(model, list(kinds), batches)
     return found | {"gates": np.array(list(kinds)), "kinds": np.array(list(kinds.values())), "histograms": histograms}
-
-
-@contextmanager
-def recorded_masks(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Within the context, each forward pass fills the dict that this yields: name of the gated layer -> its mask.
-
-    A gated layer is a module that has a `gate` and a `mask(x)`, as heedful's have.
-    """
-    masks: dict[str, Tensor] = {}
-
-    def note(name: str, module: Any, inputs: tuple[Tensor, ...]) -> None:
-        masks[name] = module.mask(inputs[0]).detach().float()
-
-    hooks = [
-        module.register_forward_pre_hook(lambda module, inputs, name=name: note(name, module, inputs))
-        for name, module in model.named_modules()
-        if hasattr(module, "gate") and hasattr(module, "mask")
-    ]
-    with removing(hooks):
-        yield masks
 
 
 def _true_class_maps(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
@@ -84,9 +66,14 @@ def _weight_histograms(model: nn.Module, gates: list[str], batches: Iterable[tup
     counts = np.zeros((len(gates), NUM_BINS), dtype=np.int64)
     if not gates:
         return counts
-    with evaluation_mode(model), recorded_masks(model) as masks, torch.inference_mode():
+    with evaluation_mode(model), record(model) as masks, torch.inference_mode():
         for images, _ in batches:
+            masks.clear()
             model(images)
             for row, gate in zip(counts, gates, strict=True):
-                row += np.histogram(masks[gate].cpu().numpy(), bins=NUM_BINS, range=(0, 1))[0]
+                row += np.histogram(masks[gate].clamp(0, 1).numpy(), bins=NUM_BINS, range=(0, 1))[0]
     return counts
+
+
+def _is_spatial(mask: Tensor) -> bool:
+    return mask.ndim == 4 and min(mask.shape[2:]) > 1

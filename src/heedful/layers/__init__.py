@@ -2,10 +2,42 @@
 
 from torch import nn
 
+from heedful.layers.bam import BAM
 from heedful.layers.cbam import CBAM
+from heedful.layers.coordinate_attention import CoordinateAttention
+from heedful.layers.eca import EfficientChannelAttention
+from heedful.layers.gather_excite import GatherExcite
+from heedful.layers.global_context import GlobalContext
+from heedful.layers.simam import SimAM
 from heedful.layers.squeeze_excitation import SqueezeExcitation
+from heedful.layers.style_recalibration import StyleRecalibration
 
-__all__ = ["CBAM", "LAYERS", "SqueezeExcitation"]
+__all__ = [
+    "BAM",
+    "CBAM",
+    "CONVOLUTIONS",
+    "LAYERS",
+    "CoordinateAttention",
+    "EfficientChannelAttention",
+    "GatherExcite",
+    "GlobalContext",
+    "SimAM",
+    "SqueezeExcitation",
+    "StyleRecalibration",
+]
 
-LAYERS: dict[str, type[nn.Module]] = {"se": SqueezeExcitation, "cbam": CBAM}
+LAYERS: dict[str, type[nn.Module]] = {
+    "se": SqueezeExcitation,
+    "cbam": CBAM,
+    "eca": EfficientChannelAttention,
+    "bam": BAM,
+    "ge": GatherExcite,
+    "gc": GlobalContext,
+    "coord": CoordinateAttention,
+    "simam": SimAM,
+    "srm": StyleRecalibration,
+}
 """Name in the notation of variants -> layer."""
+
+CONVOLUTIONS: dict[str, type[nn.Conv2d]] = {}
+"""Name in the notation of variants -> convolution with attention, which takes the place of a plain one."""

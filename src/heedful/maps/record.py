@@ -1,38 +1,16 @@
 """Record what layers of a network put out, so that maps can be computed from it: the one place with forward hooks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from heedful.errors import InputError, unknown
+from heedful.temporary import evaluation_mode, removing
 
 SMALLEST_SIDE = 4
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module of the model into evaluation mode, and on leaving each into the mode that it had."""
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in was_training.items():
-            module.training = training
-
-
-@contextmanager
-def removing(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Remove the hooks on leaving."""
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 import functools
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
+from heedful.attachment import attach, fitting
 from heedful.errors import InputError, unknown
 from heedful.models.cifar_densenet import CifarDenseNet
 from heedful.models.cifar_resnet import CifarResNet
@@ -14,7 +16,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     **{f"cifar_resnet{depth}": functools.partial(CifarResNet, depth) for depth in (8, 20, 32, 44, 50, 56, 110)},
     "cifar_densenet40": CifarDenseNet,
 }
-"""Name -> network of ours, which takes attention=, num_classes= and in_channels=."""
+"""Name -> network of ours, which takes num_classes= and in_channels=."""
 
 
 def build(
@@ -24,49 +26,46 @@ def build(
     num_classes: int,
     in_channels: int = 3,
     pretrained: bool = False,
-    reduction: int = 16,
-    init_std: float | None = None,
+    reduction: int | None = None,
+    convention: str | None = None,
+    start: str | None = None,
 ) -> nn.Module:
-    """Return a new network with the variant's attention in it.
+    """Return a new network with the variant's attention in it, which can save itself (`save_pretrained`).
 
     The same seed gives the same trunk for every variant: attention is drawn after it.
 
     Args:
         name: a network of ours (`MODELS`) or any name of timm's.
-        variant: what to put in, in the notation of `heedful.variant`. timm's ResNet family (ResNet, ResNeXt, Wide
-            ResNet, ...) takes it on the residual branch before the addition, in timm's own slot.
+        variant: what to put in, in the notation of `heedful.variant`; where: see `heedful.attach`.
         num_classes: number of outputs.
         in_channels: channels of the image.
         pretrained: load timm's ImageNet weights into the trunk; the attention starts untrained.
-        reduction: channels divided by the hidden width of the attention's MLPs.
-        init_std: see `SqueezeExcitation`.
+        reduction: channels divided by the hidden width of the attention's MLPs; None: each layer's own.
+        convention: whose `se` and `cbam`, see `heedful.layers.conventions`; None: the papers'. Of this and `reduction`,
+            what no layer of the variant has is left out, so that the rows of a recipe can share them.
+        start: see `heedful.attach`; None: `identity` for pretrained networks, else `paper`.
 
     Raises:
-        InputError: for an unknown name or variant, a timm network without a slot for attention, or pretrained=True for
+        InputError: for an unknown name or variant, a network in which there is no place for it, or pretrained=True for
             a network that has no pretrained weights.
     """
     variant = parse(variant) if isinstance(variant, str) else variant
-    attention = variant.constructor(reduction=reduction, init_std=init_std)
-    if name in MODELS:
-        if pretrained:
-            raise InputError(f"pretrained=True: there are no pretrained weights for {name}; use a network of timm's")
-        return MODELS[name](attention=attention, num_classes=num_classes, in_channels=in_channels)
-    return _build_timm(name, variant, attention, num_classes, in_channels, pretrained)
+    model = _plain(name, num_classes, in_channels, pretrained)
+    start = start or ("identity" if pretrained else "paper")
+    try:
+        attach(model, variant, start=start, **fitting(variant, reduction=reduction, convention=convention))
+    except InputError as error:
+        raise InputError(f"variant {str(variant)!r} cannot go into {name}: {error}") from None
+    return model
 
 
+@functools.cache
 def check(name: str, variant: Variant) -> None:
-    """Raise InputError unless there is a network of this name and the variant can be put into it; builds nothing."""
+    """Raise InputError unless there is a network of this name and the variant can be put into it; computes nothing."""
     if name in MODELS:
         return
-    import timm
-
-    if not timm.is_model(name):
-        raise unknown("model", name, [*MODELS, *timm.list_models()])
-    if variant.parts and not timm.models.is_model_in_modules(name, ["resnet"]):
-        raise InputError(
-            f"variant {str(variant)!r} cannot go into {name!r}: of timm's networks only the ResNet family has a slot "
-            "for attention; use one of these (resnet18, resnext50_32x4d, ...), a cifar_* network, or the variant none"
-        )
+    with torch.device("meta"):
+        build(name, variant, num_classes=2)
 
 
 def image_size_of(name: str) -> int:
@@ -79,23 +78,15 @@ def image_size_of(name: str) -> int:
     return int(config.input_size[-1]) if config is not None else 224
 
 
-def _build_timm(
-    name: str, variant: Variant, attention: Callable[[int], nn.Module] | None, num_classes: int, in_channels: int,
-    pretrained: bool,
-) -> nn.Module:  # fmt: skip
+def _plain(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+    if name in MODELS:
+        if pretrained:
+            raise InputError(f"pretrained=True: there are no pretrained weights for {name}; use a network of timm's")
+        return MODELS[name](num_classes=num_classes, in_channels=in_channels)
     import timm
 
-    check(name, variant)
+    if not timm.is_model(name):
+        raise unknown("model", name, [*MODELS, *timm.list_models()])
     if pretrained and timm.get_pretrained_cfg(name, allow_unregistered=False) is None:
         raise InputError(f"pretrained=True: timm has no pretrained weights for {name}")
-    create = functools.partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels)
-    plain = create(pretrained=pretrained)
-    if attention is None:
-        return plain
-    model = create(block_args={"attn_layer": attention})
-    # Through the plain network, since timm loads pretrained weights strictly, and so that the trunk does not depend on
-    # how many random numbers the attention drew.
-    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
-    assert not unexpected, unexpected
-    assert all(".se." in key for key in missing), missing
-    return model
+    return timm.create_model(name, num_classes=num_classes, in_chans=in_channels, pretrained=pretrained)

@@ -1,10 +1,8 @@
 """DenseNet for CIFAR-sized images (Huang et al., CVPR 2017) as [L] uses it: depth 40, growth 12, no compression.
 
-Each layer is BN-ReLU-1x1 convolution to 4·growth, BN-ReLU-3x3 convolution to growth. Attention stands where the authors
+Each layer is BN-ReLU-1x1 convolution to 4·growth, BN-ReLU-3x3 convolution to growth. Attention goes where the authors
 of [L] put it: at the end of each dense block, and after the pooling of each transition, not in every layer.
 """
-
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -12,8 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heedful.errors import InputError
-
-Attention = Callable[[int], nn.Module]
 
 
 class DenseLayer(nn.Module):
@@ -33,30 +29,28 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """BN-ReLU-1x1 convolution of the same width, average pooling by 2, then attention."""
+    """BN-ReLU-1x1 convolution of the same width, average pooling by 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bn = nn.BatchNorm2d(channels)
         self.conv = nn.Conv2d(channels, channels, 1, bias=False)
-        self.attention: nn.Module = nn.Identity()
 
     def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h2 w2"]:
-        """Return the attended features at half the resolution."""
-        return self.attention(F.avg_pool2d(self.conv(F.relu(self.bn(x))), 2))
+        """Return the features at half the resolution."""
+        return F.avg_pool2d(self.conv(F.relu(self.bn(x))), 2)
 
 
 class DenseBlock(nn.Module):
-    """Dense layers in a row, then attention on all that they gathered."""
+    """Dense layers in a row."""
 
     def __init__(self, in_channels: int, num_layers: int, growth: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(*(DenseLayer(in_channels + i * growth, growth) for i in range(num_layers)))
-        self.attention: nn.Module = nn.Identity()
 
     def forward(self, x: Float[Tensor, "batch in_channels h w"]) -> Float[Tensor, "batch channels h w"]:
-        """Return the attended concatenation of the input and every layer's features."""
-        return self.attention(self.layers(x))
+        """Return the concatenation of the input and every layer's features."""
+        return self.layers(x)
 
 
 class CifarDenseNet(nn.Module):
@@ -65,8 +59,6 @@ class CifarDenseNet(nn.Module):
     Args:
         depth: 6n+4, for example 40: n layers of two convolutions in each block.
         growth: channels that each layer adds, 12 in [L].
-        attention: from a number of channels to the module put at the end of each block and of each transition; None:
-            none. It is built last, so that the same seed gives the same trunk with and without it.
         num_classes: number of outputs.
         in_channels: channels of the image.
 
@@ -74,12 +66,13 @@ class CifarDenseNet(nn.Module):
         InputError: if the depth is not 6n+4 with n at least 1.
     """
 
+    attention_sites = ("block1", "transition1", "block2", "transition2", "block3")
+
     def __init__(
         self,
         depth: int = 40,
         *,
         growth: int = 12,
-        attention: Attention | None = None,
         num_classes: int = 10,
         in_channels: int = 3,
     ) -> None:
@@ -99,10 +92,6 @@ class CifarDenseNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-        if attention is not None:
-            places = (self.block1, self.transition1, self.block2, self.transition2, self.block3)
-            for place, channels in zip(places, (widths[i] for i in (1, 1, 2, 2, 3)), strict=True):
-                place.attention = attention(channels)
 
     def forward(self, x: Float[Tensor, "batch in_channels h w"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of the classes."""

@@ -1,11 +1,9 @@
-"""ResNets for CIFAR-sized images (He et al., CVPR 2016, section 4.2), depth 6n+2, with attention on every branch.
+"""ResNets for CIFAR-sized images (He et al., CVPR 2016, section 4.2), of depth 6n+2.
 
 [L]'s "ResNet50" on CIFAR is this network at depth 50 = 6·8+2 (0.76 M parameters), not the ImageNet network. As in the
 authors' code the shortcut that changes width is a 1x1 convolution without batch norm; He et al. pad with zeros instead
 (2,560 parameters less). Their convolutions have a bias, which the batch norm behind them cancels; ours have none.
 """
-
-from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,11 +11,9 @@ from torch.nn import functional as F
 
 from heedful.errors import InputError
 
-Attention = Callable[[int], nn.Module]
-
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, attention on their result, then the addition."""
+    """Two 3x3 convolutions, then the addition."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -25,14 +21,13 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.attention: nn.Module = nn.Identity()
         same = stride == 1 and in_channels == channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: Float[Tensor, "batch in_channels h w"]) -> Float[Tensor, "batch channels h2 w2"]:
-        """Return relu(shortcut(x) + attention(branch(x)))."""
+        """Return relu(shortcut(x) + branch(x))."""
         branch = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(self.shortcut(x) + self.attention(branch))
+        return F.relu(self.shortcut(x) + branch)
 
 
 class CifarResNet(nn.Module):
@@ -40,8 +35,6 @@ class CifarResNet(nn.Module):
 
     Args:
         depth: 6n+2, for example 20 or 50.
-        attention: from a number of channels to the module put on each residual branch before the addition; None: none.
-            It is built last, so that the same seed gives the same trunk with and without it.
         num_classes: number of outputs.
         in_channels: channels of the image.
 
@@ -49,9 +42,7 @@ class CifarResNet(nn.Module):
         InputError: if the depth is not 6n+2 with n at least 1.
     """
 
-    def __init__(
-        self, depth: int, *, attention: Attention | None = None, num_classes: int = 10, in_channels: int = 3
-    ) -> None:
+    def __init__(self, depth: int, *, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
         num_blocks, rest = divmod(depth - 2, 6)
         if rest or num_blocks < 1:
@@ -65,10 +56,6 @@ class CifarResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-        if attention is not None:
-            for stage, channels in ((self.layer1, 16), (self.layer2, 32), (self.layer3, 64)):
-                for block in stage:
-                    block.attention = attention(channels)
 
     def forward(self, x: Float[Tensor, "batch in_channels h w"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of the classes."""

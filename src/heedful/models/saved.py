@@ -1,75 +1,225 @@
-"""A trained network on disk: weights in `model.safetensors`, how to rebuild it and feed it in `model.json`."""
+"""A network on disk: weights in `model.safetensors`, how to rebuild it and feed it in `model.json`."""
 
 import json
-from dataclasses import asdict, dataclass
+import os
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+import torch
+from huggingface_hub.errors import HFValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import nn
 
+from heedful import files
+from heedful.attachment import Start
 from heedful.errors import InputError
-from heedful.models import build
+from heedful.surgery.mixing import Mixed, mix
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PAGE = """---
+{{ card_data }}
+---
+
+# {{ model }}, {{ variant }}
+
+`{{ model }}` with the attention `{{ variant }}`, {{ num_classes }} classes, images of {{ image_size }} pixels.
+
+```python
+import heedful
+
+model = heedful.load("this repository's id")
+model.card.classes, model.card.mean, model.card.deviation
+```
+"""
+"""The README beside the weights; huggingface_hub fills it in."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ModelCard:
     """What is needed to rebuild a network and to prepare images for it.
 
     Args:
         model: name, as for `build`.
         variant: the attention in it, in the notation.
-        reduction: of the attention's MLPs.
+        reduction: of the attention's MLPs; None: each layer's own.
         classes: names of the outputs, in order.
         image_size: side in pixels of the images it was trained on.
         mean: of each colour channel, in [0, 1], subtracted from the image.
         deviation: of each colour channel, by which the image is then divided.
+        convention: whose `se` and `cbam`, as for `build`; None: the papers'.
+        in_channels: channels of the image.
+        start: how the attention began, as for `build`: the gates of "identity" have a parameter more.
     """
 
     model: str
     variant: str
-    reduction: int
+    reduction: int | None
     classes: tuple[str, ...]
     image_size: int
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    convention: str | None = None
+    in_channels: int = 3
+    start: Start = "paper"
+
+
+class Saveable(Mixed, huggingface_hub.ModelHubMixin, model_card_template=PAGE, library_name="heedful",
+               pipeline_tag="image-classification"):  # fmt: skip
+    """A network that `build` made: `save_pretrained(folder)` and `push_to_hub(repo_id)` of huggingface_hub.
+
+    Both write what `save` writes, and a README; `heedful.load` reads it. `card` is the network's ModelCard.
+    """
+
+    card: ModelCard
+
+    def __new__(cls, *_args: Any, **_options: Any) -> "Saveable":
+        """Return a blank network; the Hub's own would give copies a configuration of the constructor's defaults."""
+        return object.__new__(cls)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        assert isinstance(self, nn.Module)
+        _check_rebuilt(self, self.card)
+        save(self, self.card, save_directory)
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]  # takes no options of the model: its card has them
+        cls, *, model_id: str, revision: str | None, cache_dir: str | Path | None, force_download: bool,
+        local_files_only: bool, token: str | bool | None,
+    ) -> nn.Module:  # fmt: skip
+        if Path(model_id).is_dir():
+            return load(model_id)
+        folder = huggingface_hub.snapshot_download(
+            model_id, revision=revision, cache_dir=cache_dir, force_download=force_download,
+            local_files_only=local_files_only, token=token, allow_patterns=[WEIGHTS, CARD],
+        )  # fmt: skip
+        return load(folder)
+
+    def generate_model_card(self, *args: Any, **options: Any) -> huggingface_hub.ModelCard:
+        """Return the README of this network; the arguments fill in further fields of the template."""
+        options = {**asdict(self.card), "num_classes": len(self.card.classes), **options}
+        return super().generate_model_card(*args, **options)
+
+
+def saveable(model: nn.Module, card: ModelCard) -> None:
+    """Give the network `card`, `save_pretrained` and `push_to_hub`, in place; a second call exchanges the card."""
+    if not isinstance(model, Saveable):
+        mix(model, Saveable)
+    model.card = card  # type: ignore[assignment]  # nn.Module's stub allows tensors and modules alone
 
 
 def save(model: nn.Module, card: ModelCard, folder: Path) -> None:
-    """Write `model.safetensors` and `model.json` into the folder."""
+    """Write `model.safetensors` and `model.json` into the folder, each in one step."""
     from safetensors.torch import save_model
 
-    save_model(model, str(folder / "model.safetensors"))
-    (folder / "model.json").write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False), encoding="utf-8")
+    partial = folder / f"{WEIGHTS}.partial"
+    try:
+        save_model(model, str(partial))
+        os.replace(partial, folder / WEIGHTS)
+    finally:
+        partial.unlink(missing_ok=True)
+    files.write(folder / CARD, json.dumps(asdict(card), indent=1, ensure_ascii=False))
 
 
 def read_card(folder: Path) -> ModelCard:
     """Return what `save` wrote into `model.json`.
 
     Raises:
-        InputError: if the folder holds no trained model.
+        InputError: if the folder holds no trained model, or its `model.json` cannot be understood.
     """
-    path = folder / "model.json"
+    path = folder / CARD
     if not path.is_file():
-        raise InputError(f"{folder} holds no trained model (no model.json): give the folder of a finished run")
-    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("classes", "mean", "deviation"):
-        fields[name] = tuple(fields[name])
-    return ModelCard(**fields)
+        raise InputError(f"{folder} holds no trained model (no {CARD}): give the folder of a finished run")
+    try:
+        return TypeAdapter(ModelCard).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise InputError(f"{path} is damaged, or of another version of heedful: {place}{first['msg']}") from None
 
 
-def load(folder: str | Path) -> nn.Module:
-    """Return the network of a finished run, in evaluation mode; nothing is unpickled.
+def load(model: str | Path, *, revision: str | None = None) -> nn.Module:
+    """Return a saved network, in evaluation mode; nothing is unpickled.
 
     Args:
-        folder: holds `model.safetensors` and `model.json`, as the folder of each run does.
+        model: a folder with `model.safetensors` and `model.json`, as that of each run and of `save_pretrained`; or the
+            id of such a repository on the Hugging Face Hub, `owner/name`.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        InputError: if the folder holds no trained model.
+        InputError: if there is no such folder or repository, a file is missing or damaged, or the weights do not fit.
     """
+    folder = _folder_of(str(model), revision)
+    card = read_card(folder)
+    network = _rebuilt(card)
+    _fill(network, folder / WEIGHTS)
+    saveable(network, card)
+    return network.eval()
+
+
+def _rebuilt(card: ModelCard) -> nn.Module:
+    from heedful.models import build  # which makes what it builds saveable: each module needs the other
+
+    return build(
+        card.model,
+        card.variant,
+        num_classes=len(card.classes),
+        in_channels=card.in_channels,
+        reduction=card.reduction,
+        convention=card.convention,
+        start=card.start,
+    )
+
+
+def _folder_of(model: str, revision: str | None) -> Path:
+    if Path(model).exists():
+        return Path(model)
+    if not HUB_ID.fullmatch(model):
+        raise InputError(f"{model}: no such folder; give a run's folder, or the id of a network on the Hub, owner/name")
+    try:
+        folder = huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=[WEIGHTS, CARD])
+    except (OSError, HFValidationError) as error:  # the Hub's own errors are OSErrors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{model}: no such folder here, and no such network on the Hub ({reason})") from None
+    return Path(folder)
+
+
+def _fill(network: nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import load_model
 
-    folder = Path(folder)
-    card = read_card(folder)
-    model = build(card.model, card.variant, num_classes=len(card.classes), reduction=card.reduction)
-    load_model(model, str(folder / "model.safetensors"))
-    return model.eval()
+    if not path.is_file():
+        raise InputError(f"{path} is missing: without its weights the network cannot be loaded")
+    try:
+        load_model(network, str(path))
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}): copy or download it again") from None
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the network of {CARD}: {error}") from None
+
+
+def _check_rebuilt(model: nn.Module, card: ModelCard) -> None:
+    """Raise InputError if `load` would make another network of the card than this one."""
+    with torch.device("meta"):
+        twin = _rebuilt(card)
+    for described, of in ((_shapes, "parameters and buffers"), (_gates, "gates")):
+        ours, theirs = described(model), described(twin)
+        if ours != theirs:
+            changed = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+            raise InputError(
+                f"the network was changed after it was built: its {of} are not those that {card.model!r} with "
+                f"{card.variant!r} has, first at {changed[0]!r}; build it as it is now, or put what it is now into its "
+                "card (model.card)"
+            )
+
+
+def _shapes(model: nn.Module) -> dict[str, str]:
+    return {name: str(tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
+
+
+def _gates(model: nn.Module) -> dict[str, str]:
+    return {name: repr(module.gate) for name, module in model.named_modules() if hasattr(module, "gate")}

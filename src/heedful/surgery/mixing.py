@@ -14,8 +14,12 @@ class Mixed:
     """
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        mixin, base = type(self).__bases__
-        return _blank, (mixin, base), self.__dict__
+        mixins: list[type] = []
+        base: type = type(self)
+        while issubclass(base, Mixed):
+            mixin, base = base.__bases__
+            mixins.append(mixin)
+        return _blank, (base, *reversed(mixins)), self.__dict__
 
 
 def mix(module: nn.Module, mixin: type[Mixed]) -> None:
@@ -37,6 +41,7 @@ def _mixed(mixin: type[Mixed], base: type[nn.Module]) -> type[nn.Module]:
     return _CLASSES[mixin, base]
 
 
-def _blank(mixin: type[Mixed], base: type[nn.Module]) -> nn.Module:
-    mixed = _mixed(mixin, base)
-    return mixed.__new__(mixed)
+def _blank(base: type[nn.Module], *mixins: type[Mixed]) -> nn.Module:
+    for mixin in mixins:
+        base = _mixed(mixin, base)
+    return base.__new__(base)

@@ -37,8 +37,8 @@ class Settings:
         image_size: side in pixels; None: the data's own, or what the network was made for.
         val_fraction: part of the images outside the test split on which the best epoch is chosen; [L]: 0.2 of CIFAR.
         limit: at most that many images outside the test split, or that part of them; None: all.
-        reduction: channels divided by the hidden width of the attention's MLPs.
-        init_std: see `heedful.SqueezeExcitation`; the authors' code of [L]: 0.01.
+        reduction: channels divided by the hidden width of the attention's MLPs; None: each layer's own.
+        convention: whose `se` and `cbam`: see `heedful.layers.conventions`; None: the papers'.
         pretrained: start from timm's ImageNet weights.
         precision: 32, or bf16 or 16 for automatic mixed precision.
         compile: whether torch.compile is used.
@@ -59,8 +59,8 @@ class Settings:
     image_size: PositiveInt | None = None
     val_fraction: Fraction = 0.1
     limit: Portion | None = None
-    reduction: PositiveInt = 16
-    init_std: PositiveFloat | None = None
+    reduction: PositiveInt | None = None
+    convention: Literal["paper", "laakom-code", "cbam-code", "timm"] | None = None
     pretrained: bool = False
     precision: Literal["32", "bf16", "16"] = "32"
     compile: bool = False

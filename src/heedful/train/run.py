@@ -138,7 +138,7 @@ def _train_and_test(run: Run, folder: Path, machine: Machine, report: Report) ->
         num_classes=len(dataset.classes),
         pretrained=settings.pretrained,
         reduction=settings.reduction,
-        init_std=settings.init_std,
+        convention=settings.convention,
     )
     module = Classifier(model, settings, num_classes=len(dataset.classes), seed=run.seed)
     image_data = ImageData(dataset, settings, seed=run.seed, num_workers=machine.num_workers)

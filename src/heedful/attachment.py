@@ -1,0 +1,237 @@
+"""Put a variant's attention into a network that exists, and take it out again: in place, all or nothing."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from heedful.errors import InputError
+from heedful.gates import Opening
+from heedful.layers import CONVOLUTIONS, LAYERS
+from heedful.surgery import attended
+from heedful.surgery.convolutions import convolution_sites
+from heedful.surgery.dry_run import outputs
+from heedful.surgery.gating import Gated, gates_of, unused
+from heedful.surgery.sites import Sites, output_sites
+from heedful.variant import Part, Variant, parse
+
+Start = Literal["identity", "paper"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place that has got attention, in its child `attention`.
+
+    Args:
+        name: of the module whose output is attended, or of the convolution whose weights are.
+        variant: what was put there, in the notation.
+        channels: of the feature map there.
+        height: of the map, for the image that the network was tried on.
+        width: likewise.
+    """
+
+    name: str
+    variant: str
+    channels: int
+    height: int
+    width: int
+
+
+def attach(
+    model: nn.Module,
+    variant: str | Variant,
+    *,
+    sites: Sites | None = None,
+    start: str = "identity",
+    reduction: int | None = None,
+    convention: str | None = None,
+    example: Any = None,
+) -> list[Site]:
+    """Put attention into a network, pretrained or not: in place, all or nothing; no key of its state dict changes.
+
+    Layers stand on the output of modules: at the end of residual branches, of concatenating blocks, or in plain
+    networks after each convolution with its norm and activation (`heedful.surgery.sites` says how they are found). `aw`
+    and `sk` take the place of convolutions (`heedful.surgery.convolutions`). Nothing is computed: shapes come from a
+    pass on meta tensors. Frozen parameters stay frozen; those of the attention are trained.
+
+    Args:
+        model: any `nn.Module` with convolutions.
+        variant: what to put in, in the notation.
+        sites: where, instead of by structure: a name, pattern (`*` is any part between dots) or stage, several of them,
+            or a predicate of a module's name and the module. A block or a stage stands for the sites within.
+        start: `identity`: the network computes what it did, and training opens the attention from there (see
+            `heedful.gates.Opening`). `paper`: the layers as the papers begin with them.
+        reduction: channels divided by the hidden width of the layers that have one; None: each layer's own.
+        convention: whose `se` and `cbam`, see `heedful.layers.conventions`; None: the papers'.
+        example: an input of the network, for one that does not run on an image of 224 x 224 pixels.
+
+    Returns:
+        The sites with their shapes, in the order of the network's modules.
+
+    Raises:
+        InputError: if there is no place for it, one was named twice or lies within another, a module there is called
+            more than once in a forward pass, an option fits no layer, the network is scripted or quantised, or it has
+            attention from here already. The network is then as it was.
+    """
+    variant = parse(variant) if isinstance(variant, str) else variant
+    options = {"reduction": reduction, "convention": convention}
+    _check(model, variant, start, options)
+    if not variant.parts:
+        return []
+    replaced, places = _places(model, variant, sites, example)
+    appended = Variant(tuple(part for part in variant.parts if part.layer in LAYERS))
+    layers = {site.name: _layers(appended, site.channels, _like(model, site.name), options) for site in places}
+    changed: list[nn.Module] = []
+    try:
+        for site, part in replaced:
+            convolution = model.get_submodule(site.name)
+            CONVOLUTIONS[part.layer].put_into(convolution, gate=part.gate, **_accepted(part.layer, options))
+            changed.append(convolution)
+        for name, layer in layers.items():
+            attended.put(model.get_submodule(name), layer)
+            changed.append(model.get_submodule(name))
+        gates = [gated for module in changed for gated in gates_of(module)]
+        if start == "identity":
+            _open(gates)
+        idle = unused(model, gates, [site.name for site in places], example)
+        assert not idle, f"put in but not called: {idle}"
+    except BaseException:
+        for module in changed:
+            _restore(module)
+        raise
+    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    return sorted([*(site for site, _ in replaced), *places], key=lambda site: order[site.name])
+
+
+def detach(model: nn.Module) -> int:
+    """Take out all that `attach` put in, and return from how many places: the network and its keys are as before.
+
+    Parameters that were trained meanwhile stay trained; the attention's are gone.
+
+    Raises:
+        InputError: if the network has no such attention.
+    """
+    with_attention = _attended(model)
+    if not with_attention:
+        raise InputError("the network has no attention that heedful.attach put into it")
+    for module in with_attention:
+        _restore(module)
+    return len(with_attention)
+
+
+def _attended(model: nn.Module) -> list[nn.Module]:
+    convolutions = tuple(CONVOLUTIONS.values())
+    return [module for module in model.modules() if isinstance(module, (attended.Attended, *convolutions))]
+
+
+def _restore(module: nn.Module) -> None:
+    if isinstance(module, attended.Attended):
+        attended.take(module)
+    else:
+        module.take_out()  # type: ignore[operator]
+
+
+def _check(model: nn.Module, variant: Variant, start: str, options: Mapping[str, Any]) -> None:
+    if start not in ("identity", "paper"):
+        raise InputError(f"start is {start!r}, but it must be identity or paper")
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule) or ".quantized" in type(module).__module__:
+            kind = type(module).__name__
+            raise InputError(f"the network is scripted or quantised ({kind}): attach to what it was made from")
+    if _attended(model):
+        raise InputError(
+            "the network has attention from heedful.attach already: heedful.detach(model) takes it out; several layers "
+            "at once are written like se+cbam"
+        )
+    replacing = [part.layer for part in variant.parts if part.layer in CONVOLUTIONS]
+    if len(replacing) > 1:
+        raise InputError(
+            f"variant {str(variant)!r}: a convolution can become one of {' or '.join(replacing)}, not both"
+        )
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() - fitting(variant, **given).keys():
+        raise InputError(f"{name}={given[name]!r}: no layer of {str(variant)!r} has it; leave it out")
+
+
+def _places(
+    model: nn.Module, variant: Variant, sites: Sites | None, example: Any
+) -> tuple[list[tuple[Site, Part]], list[Site]]:
+    """Return the convolutions with the part that each becomes, and the places of the appended layers."""
+    replaced = {
+        name: part
+        for part in variant.parts
+        if part.layer in CONVOLUTIONS
+        for name in convolution_sites(model, sites, example)
+    }
+    appended = "+".join(str(part) for part in variant.parts if part.layer in LAYERS)
+    places = output_sites(model, sites) if appended else []
+    twice = replaced.keys() & set(places)
+    if twice:
+        raise InputError(
+            f"variant {str(variant)!r}: {min(twice)!r} cannot take both of them; give each sites= of its own"
+        )
+    calls = outputs(model, [*replaced, *places], example)
+    found = {name: site for name in calls if (site := _site(name, calls[name], strict=sites is not None))}
+    if (appended and not found.keys() & set(places)) or (replaced and not found.keys() & replaced.keys()):
+        raise InputError("no module puts out feature maps (N, C, H, W) just once: name some that do with sites=")
+    return (
+        [
+            (dataclasses.replace(found[name], variant=str(part)), part)
+            for name, part in replaced.items()
+            if name in found
+        ],
+        [dataclasses.replace(found[name], variant=appended) for name in places if name in found],
+    )
+
+
+def _site(name: str, calls: list[Any], *, strict: bool) -> Site | None:
+    """Return the place, or None where attention cannot or need not stand: an error if the user named it."""
+    is_map = len(calls) == 1 and isinstance(calls[0], Tensor) and calls[0].ndim == 4
+    if is_map and (strict or calls[0].shape[2:].numel() > 1):
+        return Site(name, "", *calls[0].shape[1:])
+    if not strict:
+        return None
+    if len(calls) != 1:
+        raise InputError(f"sites: {name!r} is called {len(calls)} times in a forward pass, but must be called once")
+    raise InputError(f"sites: {name!r} does not put out a feature map (N, C, H, W): choose another module")
+
+
+def _layers(variant: Variant, channels: int, like: Tensor, options: Mapping[str, Any]) -> nn.Module:
+    layers = [
+        LAYERS[part.layer](
+            channels, gate=part.gate, device=like.device, dtype=like.dtype, **_accepted(part.layer, options)
+        )
+        for part in variant.parts
+    ]
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+def _like(model: nn.Module, name: str) -> Tensor:
+    """Return a parameter whose device and type the attention at this place takes: the place's own, or the network's."""
+    candidates = [*model.get_submodule(name).parameters(), *model.parameters()]
+    return next((tensor for tensor in candidates if tensor.is_floating_point()), torch.empty(0))
+
+
+def fitting(variant: Variant, **options: Any) -> dict[str, Any]:
+    """Return those of the options that a layer of the variant has; all for a variant without layers."""
+    parts = variant.parts
+    return {name: value for name, value in options.items() if not parts or any(_takes(p.layer, name) for p in parts)}
+
+
+def _accepted(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None and _takes(layer, name)}
+
+
+def _takes(layer: str, option: str) -> bool:
+    return option in inspect.signature(LAYERS[layer] if layer in LAYERS else CONVOLUTIONS[layer].put_into).parameters
+
+
+def _open(gates: Sequence[Gated]) -> None:
+    for gated in gates:
+        like = next(gated.module.parameters(), None)
+        opening = Opening(gated.gate, gated.neutral).train(gated.module.training)
+        setattr(gated.module, gated.attribute, opening if like is None else opening.to(like.device, like.dtype))
