@@ -1,12 +1,14 @@
 """The command line: help, exit codes, messages; what the commands do is tested where it is done."""
 
+import json
 import re
 import sys
 
 import pytest
 import yaml
 
-from heedful import cli
+from heedful import build, cli
+from heedful.models.saved import ModelCard, save
 from tests.data_made import bright_squares
 
 
@@ -34,13 +36,13 @@ def small(squares, out, *more):
     return ["--data", squares, "--epochs", 1, "--seeds", 1, "--jobs", 1, "--device", "cpu", "--out", out, *more]
 
 
-@pytest.mark.parametrize("command", [[], ["compare"], ["run"], ["report"], ["list"]])
+@pytest.mark.parametrize("command", [[], ["compare"], ["run"], ["report"], ["list"], ["cost"], ["export"]])
 def test_help(heedful, command):
     code, out, _ = heedful(*command, "--help")
     assert code == 0
     assert "Usage" in out
     if not command:
-        assert all(name in out for name in ("compare", "run", "report", "list"))
+        assert all(name in out for name in ("compare", "run", "report", "list", "cost", "export"))
 
 
 def test_compare_prints_table_and_sentences_and_report_makes_the_page_again(heedful, squares, tmp_path):
@@ -146,6 +148,67 @@ def test_ctrl_c_says_how_to_go_on(heedful, squares, tmp_path, monkeypatch):
     code, out, _ = heedful("compare", "none", *small(squares, tmp_path / "out"))
     assert code == 130
     assert "stopped: the same command goes on" in out
+
+
+def test_cost_prints_a_table_with_the_plain_network_first(heedful):
+    words = ["cost", "cifar_resnet8", "se", "cbam-ign1(0.5)", "--image-size", 8, "--batch-size", 2, "--device", "cpu"]
+    code, printed, err = heedful(*words, "--repetitions", 1)
+    assert code == 0, printed + err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
+    assert [row[0] for row in rows] == ["none", "se", "cbam-ign1(0.5)"]
+    assert rows[0][4:] == ["1.00×"] * 3
+    assert all(cell.endswith("×") for row in rows for cell in row[4:])
+    assert "cifar_resnet8, batch of 2, cpu" in printed
+    code, printed, _ = heedful(*words, "--no-time", "--json", "--num-classes", 3)
+    assert code == 0
+    found = json.loads(printed)
+    assert [row["name"] for row in found] == ["none", "se", "cbam-ign1(0.5)"]
+    assert found[0]["parameters"] == sum(p.numel() for p in build("cifar_resnet8", num_classes=3).parameters())
+    assert found[0]["training_ratio"] is None
+    assert 1 < found[1]["saved_bytes"] / found[0]["saved_bytes"] < 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cifar_resnet9", "se"], "unknown model 'cifar_resnet9'"),
+        (["cifar_resnet8", "sse"], "did you mean se"),
+        (["inception_v3", "none", "--image-size", "16"], "cannot be run on images of 8 x 3 x 16 x 16"),
+        (["cifar_resnet8", "se", "--batch-size", "1"], "batch_size is 1, but it must be at least 2"),
+        (["cifar_resnet8", "se", "--repetitions", "-1"], "repetitions is -1"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_message_and_exit_code_2(heedful, words, message):
+    code, out, err = heedful("cost", *words, "--device", "cpu")
+    assert code == 2
+    assert message in err
+    assert err.startswith("error: ")
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(("format", "name"), [("onnx", "model.onnx"), ("torch", "model.pt2")])
+def test_export_writes_a_run_into_its_folder_or_elsewhere(heedful, tmp_path, format, name):
+    card = ModelCard("cifar_resnet8", "none", None, ("a", "b"), 8, (0.5,) * 3, (1.0,) * 3)
+    save(build("cifar_resnet8", num_classes=2), card, tmp_path)
+    code, printed, err = heedful("export", tmp_path, "--format", format)
+    assert code == 0, printed + err
+    assert f"{tmp_path / name}: within " in printed
+    assert (tmp_path / name).stat().st_size > 100_000
+    assert json.loads((tmp_path / f"{name}.json").read_text())["classes"] == ["a", "b"]
+    if format == "torch":
+        code, _, _ = heedful("export", tmp_path, "--format", format, "--out", tmp_path / "mine")
+        assert code == 0
+        assert (tmp_path / "mine").exists()
+
+
+def test_export_of_what_is_no_network(heedful, tmp_path):
+    code, _, err = heedful("export", tmp_path)
+    assert code == 2
+    assert "holds no trained model" in err
+    code, _, err = heedful("export", tmp_path / "missing" / "run")
+    assert code == 2
+    assert "no such folder" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_report_of_what_is_no_experiment(heedful, tmp_path):

@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from heedful import GATES, InputError, attend, ign1, ign2, ign3
+from heedful import GATES, InputError, SqueezeExcitation, attend, ign1, ign2, ign3
+from heedful.gates import LearnedIgn1, Opening, ScheduledIgn1, advance, fresh
 from tests.references import attention as reference
 
 ALL = [
@@ -111,3 +113,171 @@ def test_names_print_back_and_gates_pickle():
 def test_alpha_outside_its_range_is_refused(alpha):
     with pytest.raises(InputError, match=r"alpha is .*must be in \(0, 1\]"):
         ign1(alpha)
+
+
+VARYING = [ign1("learned"), ign1("learned 0.7"), ign1("1to0.5"), ign1("0.25 to 0.75")]
+every_varying = pytest.mark.parametrize("gate", VARYING, ids=repr)
+WIDE = torch.tensor(LOGITS, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [*VARYING, ign1(0.123456789), ign1(1e-7), ign1("learned 0.123456789"), ign1("0.987654321to0.3"), ign1(2 / 3)],
+    ids=repr,
+)
+def test_notation_is_parsed_back_to_the_same_gate(gate):
+    from heedful.variant import parse
+
+    variant = parse(f"se-{gate!r}+cbam-ign3")
+    assert variant.parts[0].gate == gate
+    assert str(variant) == f"se-{gate!r}+cbam-ign3"
+
+
+def test_gates_that_vary_print_and_compare_by_how_they_do():
+    assert [repr(gate) for gate in VARYING] == [
+        "ign1(learned)",
+        "ign1(learned0.7)",
+        "ign1(1to0.5)",
+        "ign1(0.25to0.75)",
+    ]
+    assert len({ign1(0.5), *VARYING}) == 5
+    assert ign1("learned") == ign1("learned 0.5") != ign1(0.5)
+    for gate in VARYING:
+        assert pickle.loads(pickle.dumps(gate)) == gate
+        assert copy.deepcopy(gate) == gate
+
+
+@pytest.mark.parametrize(
+    ("alpha", "match"),
+    [
+        ("learned 1", "a learned alpha stays below 1"),
+        ("learned 0", r"alpha is 0, but it must be in \(0, 1\]"),
+        ("learned x", "alpha is x, but"),
+        ("0.5to0", "alpha is 0, but"),
+        ("2to1", "alpha is 2, but"),
+        ("half", "alpha is half, but it must be .* 'learned', or a schedule"),
+        ("to", "alpha is to, but"),
+    ],
+)
+def test_an_alpha_that_cannot_vary_so_is_refused(alpha, match):
+    with pytest.raises(InputError, match=match):
+        ign1(alpha)
+
+
+@every_varying
+@every_type
+def test_a_gate_that_varies_is_ign1_of_its_alpha(gate, dtype):
+    own = fresh(gate)
+    z = WIDE.to(dtype)
+    tolerance = 3 * torch.finfo(dtype).eps + 1e-7  # α itself is kept in float32
+    torch.testing.assert_close(own(z), ign1(gate.arguments[0])(z), rtol=tolerance, atol=tolerance)
+    assert own(z).dtype == dtype
+    assert (own(z) >= 1 - own.alpha - tolerance).all()
+    assert (own(z) <= 1).all()
+
+
+def test_fresh_leaves_gates_without_a_parameter_and_makes_each_layer_its_own():
+    for gate in (attend, ign1(0.5), ign2, ign3, torch.sigmoid):
+        assert fresh(gate) is gate
+    one, other = fresh(ign1("learned")), fresh(ign1("learned"))
+    assert [type(one), type(fresh(ign1("1to0.5")))] == [LearnedIgn1, ScheduledIgn1]
+    assert one.logit_alpha is not other.logit_alpha
+    assert fresh(one) is one
+    for gate in VARYING:
+        made = fresh(gate, torch.device("meta"))
+        assert all(tensor.is_meta for tensor in [*made.parameters(), *made.buffers()])
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.9, 1e-30, 1 - 1e-12])
+def test_a_learned_alpha_starts_where_it_is_told_and_is_finite(alpha):
+    gate = LearnedIgn1(alpha)
+    assert gate.alpha.item() == pytest.approx(alpha, rel=1e-6)
+    assert torch.isfinite(gate.logit_alpha)
+
+
+def test_a_learned_alpha_has_the_gradient_of_finite_differences():
+    gate, z = LearnedIgn1(0.7).double(), torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
+
+    def output(z, logit_alpha):
+        return torch.func.functional_call(gate, {"logit_alpha": logit_alpha}, (z,))
+
+    assert torch.autograd.gradcheck(output, (z, gate.logit_alpha))
+    assert torch.autograd.gradgradcheck(output, (z, gate.logit_alpha))
+
+
+@pytest.mark.parametrize(("direction", "reached"), [(1, 0.95), (-1, 0.05)])
+def test_a_learned_alpha_moves_and_stays_in_its_range(direction, reached):
+    gate, z = LearnedIgn1(0.5), torch.linspace(-3, 3, 7)
+    optimizer = torch.optim.SGD(gate.parameters(), lr=2.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (direction * gate(z).sum()).backward()
+        optimizer.step()
+        assert 0 < gate.alpha < 1
+    assert direction * (gate.alpha - reached) > 0
+
+
+def test_a_scheduled_alpha_goes_straight_from_start_to_end_and_is_saved():
+    model = nn.Sequential(SqueezeExcitation(4, gate=ign1("1to0.5")), SqueezeExcitation(4, gate=ign1("learned")))
+    scheduled, learned = model[0].gate, model[1].gate.alpha.item()
+    z = torch.zeros(1)
+    for progress, alpha in ((0, 1), (0.25, 0.875), (1, 0.5), (0.5, 0.75)):
+        advance(model, progress)
+        assert scheduled.alpha.item() == pytest.approx(alpha)
+        assert scheduled(z).item() == pytest.approx(1 - alpha / 2)
+    assert model[1].gate.alpha.item() == learned
+    assert "0.gate.alpha" not in dict(model.named_parameters())
+    other = nn.Sequential(SqueezeExcitation(4, gate=ign1("1to0.5")), SqueezeExcitation(4, gate=ign1("learned")))
+    other.load_state_dict(model.state_dict())
+    assert other[0].gate.alpha.item() == pytest.approx(0.75)
+    advance(nn.Linear(2, 2), 0.5)  # without any schedule nothing happens
+
+
+@pytest.mark.parametrize("neutral", [1.0, 0.0])
+@pytest.mark.parametrize("gate", [attend, ign1(0.5), ign2, ign3, LearnedIgn1(0.5)], ids=repr)
+def test_an_opening_goes_from_the_neutral_weight_to_the_gates(gate, neutral):
+    opening = Opening(gate, neutral).double()
+    assert torch.equal(opening(WIDE), torch.full_like(WIDE, neutral))
+    opening.opening.data.fill_(1)
+    torch.testing.assert_close(opening(WIDE), gate(WIDE), rtol=1e-15, atol=1e-15)
+    opening.opening.data.fill_(0.25)
+    torch.testing.assert_close(opening(WIDE), 0.75 * neutral + 0.25 * gate(WIDE), rtol=1e-12, atol=1e-12)
+
+
+@every_type
+def test_a_closed_opening_is_neutral_to_the_bit_and_only_it_has_a_gradient(dtype):
+    opening = Opening(LearnedIgn1(0.5))
+    z = torch.tensor(LOGITS, dtype=dtype, requires_grad=True)
+    weights = opening(z)
+    assert weights.dtype == dtype
+    assert torch.equal(weights, torch.ones_like(weights))
+    weights.sum().backward()
+    assert opening.opening.grad.abs() > 0
+    assert not z.grad.any()
+    assert not opening.gate.logit_alpha.grad.any()
+
+
+def test_an_openings_gradients_agree_with_finite_differences():
+    gate, z = Opening(ign2).double(), torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
+    half = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+
+    def output(z, opening):
+        return torch.func.functional_call(gate, {"opening": opening}, (z,))
+
+    assert torch.autograd.gradcheck(output, (z, half))
+    assert torch.autograd.gradgradcheck(output, (z, half))
+
+
+@pytest.mark.parametrize("make", [lambda: LearnedIgn1(0.3), lambda: ScheduledIgn1(1, 0.5), lambda: Opening(ign3)])
+def test_copies_have_parameters_of_their_own(make):
+    gate, z = make(), torch.linspace(-3, 3, 7)
+    for twin in (copy.deepcopy(gate), pickle.loads(pickle.dumps(gate))):
+        assert torch.equal(twin(z), gate(z))
+        for tensor in [*twin.parameters(), *twin.buffers()]:
+            tensor.data.add_(0.25)
+        assert not torch.allclose(twin(z), gate(z))
+
+
+def test_an_opening_prints_its_gate():
+    assert repr(Opening(ign1(0.5))) == "Opening(ign1(0.5))"
+    assert "LearnedIgn1" in repr(Opening(LearnedIgn1(0.5)))

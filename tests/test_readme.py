@@ -30,7 +30,7 @@ def test_it_is_short_and_every_link_and_option_exists():
         assert link.startswith("http") or (ROOT / link).exists(), link
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"heedful (compare|run|report|list|\w+) ", README)) & {"compare", "run"}
-    assert names == {"compare", "run", "report", "list"}
+    assert names == {"compare", "run", "report", "list", "cost", "export"}
     help_text = "".join(path.read_text() for path in (ROOT / "src" / "heedful").glob("cli.py"))
     for option in set(re.findall(r" --([a-z-]+)", README)):
         assert option.replace("-", "_") in help_text, option

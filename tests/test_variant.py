@@ -31,8 +31,8 @@ def test_what_is_printed_is_parsed_back(parts):
         ("se+cbam-ign2", "se+cbam-ign2"),
         ("se-ign1(learned)", "se-ign1(learned)"),
         ("se-ign1(learned 0.50)", "se-ign1(learned)"),
-        ("SE-ign1( Learned 0.7 )", "se-ign1(learned 0.7)"),
-        ("se-ign1(1 -> 0.50)", "se-ign1(1->0.5)"),
+        ("SE-ign1( Learned 0.7 )", "se-ign1(learned0.7)"),
+        ("se-ign1(1 to 0.50)", "se-ign1(1to0.5)"),
     ],
 )
 def test_spellings_of_the_same_variant(text, printed):
@@ -52,7 +52,7 @@ def test_spellings_of_the_same_variant(text, printed):
         ("se-ign1(1.5)", r"alpha is 1.5, but it must be in \(0, 1\]"),
         ("se-ign3(0.5)", "the gate ign3 takes no number"),
         ("se-ign1(learned 1)", "a learned alpha stays below 1"),
-        ("se-ign1(1->0)", "alpha is 0, but it must be in"),
+        ("se-ign1(1to0)", "alpha is 0, but it must be in"),
         ("", "cannot read ''"),
         ("se+", "cannot read ''"),
         ("none+se", "unknown attention layer 'none'"),

@@ -41,7 +41,7 @@ class Gate:
         name = self.function.__name__.lstrip("_")
         if self.variation is not None:
             return f"{name}({self.variation.notation(*self.arguments)})"
-        return f"{name}({', '.join(f'{a:g}' for a in self.arguments)})" if self.arguments else name
+        return f"{name}({', '.join(map(_printed, self.arguments))})" if self.arguments else name
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Learned:
 
     def notation(self, alpha: float) -> str:
         """Return what stands in the brackets of the gate's notation."""
-        return "learned" if alpha == LEARNED_FROM else f"learned {alpha:g}"
+        return "learned" if alpha == LEARNED_FROM else f"learned{_printed(alpha)}"
 
     def module(self, alpha: float) -> nn.Module:
         """Return a layer's own gate."""
@@ -65,7 +65,7 @@ class Scheduled:
 
     def notation(self, alpha: float) -> str:
         """Return what stands in the brackets of the gate's notation."""
-        return f"{alpha:g}->{self.end:g}"
+        return f"{_printed(alpha)}to{_printed(self.end)}"
 
     def module(self, alpha: float) -> nn.Module:
         """Return a layer's own gate."""
@@ -81,7 +81,8 @@ class LearnedIgn1(nn.Module):
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
-        self.logit_alpha = nn.Parameter(torch.tensor(float(alpha)).logit())
+        # By math: in float32 an α close to 1 would be 1, and its logit infinite.
+        self.logit_alpha = nn.Parameter(torch.tensor(math.log(alpha) - math.log1p(-alpha)))
 
     @property
     def alpha(self) -> Tensor:
@@ -142,10 +143,15 @@ class Opening(nn.Module):
         return "" if isinstance(self.gate, nn.Module) else repr(self.gate)
 
 
-def fresh(gate: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the gate that one layer keeps: a module of its own if α varies, else the gate itself."""
+def fresh(gate: Callable[[Tensor], Tensor], device: torch.device | None = None) -> Callable[[Tensor], Tensor]:
+    """Return the gate that one layer keeps: a module of its own if α varies, else the gate itself.
+
+    Args:
+        gate: logits to weights.
+        device: where an α that varies is made: that of the layer's parameters.
+    """
     if isinstance(gate, Gate) and gate.variation is not None:
-        return gate.variation.module(*gate.arguments)
+        return gate.variation.module(*gate.arguments).to(device)
     return gate
 
 
@@ -174,7 +180,7 @@ def _ign2(logits: Tensor) -> Tensor:
     # Below z = -7 the gradient, e^-z σ'(1 + e^-z), is less than the smallest float64, and e^7 still fits float16: the
     # clamp changes no value and keeps 0 · inf out of the backward pass. Half precision is computed in float32, where
     # 1 - σ does not round to 0 so early.
-    exact = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return torch.sigmoid(1 + torch.exp(-exact.clamp(min=-7))).to(logits.dtype)
 
 
@@ -200,13 +206,13 @@ def ign1(alpha: float | str) -> Gate:
 
     Args:
         alpha: how far a weight can fall, in (0, 1]; [L] uses 1, 0.8 and 0.5. The paper's α = 0 would ignore nothing.
-            `"learned"` makes it a parameter of each layer, from 0.5, or from x with `"learned x"`; `"1->0.5"` moves it
+            `"learned"` makes it a parameter of each layer, from 0.5, or from x with `"learned x"`; `"1to0.5"` moves it
             from 1 to 0.5 during the training. [L] has neither.
 
     Raises:
         InputError: if alpha is outside (0, 1], or 1 at the start of a learned α, which stays below it.
     """
-    learned, scheduled = re.fullmatch(r"learned\s*(.*)", str(alpha)), re.fullmatch(r"(.+)->(.+)", str(alpha))
+    learned, scheduled = re.fullmatch(r"learned\s*(.*)", str(alpha)), re.fullmatch(r"(.+?)\s*to\s*(.+)", str(alpha))
     if learned:
         start = _alpha(learned[1] or LEARNED_FROM)
         if start == 1:
@@ -220,6 +226,11 @@ def ign1(alpha: float | str) -> Gate:
 LEARNED_FROM = 0.5
 
 
+def _printed(alpha: float) -> str:
+    """Return the shortest text that is read back as the same number."""
+    return repr(float(alpha)).removesuffix(".0")
+
+
 def _alpha(value: float | str) -> float:
     try:
         alpha = float(value)
@@ -228,7 +239,7 @@ def _alpha(value: float | str) -> float:
     if not 0 < alpha <= 1:
         raise InputError(
             f"ign1(alpha): alpha is {value}, but it must be in (0, 1], for example ign1(0.5), or 'learned', or a "
-            "schedule like '1->0.5'"
+            "schedule like '1to0.5'"
         )
     return alpha
 

@@ -1,7 +1,5 @@
 """Costs against counts by hand and against the papers' tables; times with a clock of our own."""
 
-import json
-
 import pytest
 import torch
 from rich.console import Console
@@ -82,11 +80,11 @@ class Clock:
 
     def __call__(self, work, device):
         seen = []
-        hook = nn.modules.module.register_module_forward_hook(lambda m, i, o: seen.append(m))
+        hook = nn.modules.module.register_module_forward_hook(lambda m, i, o: seen.append((m, m.training)))
         work()
         hook.remove()
-        name = next(m.name for m in seen if hasattr(m, "name"))
-        self.calls.append((name, seen[0].training))
+        name, training = next((m.name, training) for m, training in seen if hasattr(m, "name"))
+        self.calls.append((name, training))
         slow = 1 + 10 * ((len(self.calls) - 1) // len(self.seconds) % 2)
         return slow * self.seconds[name]
 
@@ -119,9 +117,19 @@ def test_without_repetitions_nothing_is_timed(monkeypatch):
 
 
 def test_inference_time_is_for_one_image_the_least_and_in_evaluation_mode(monkeypatch):
-    times = iter([9.0, 0.4, 0.2, 0.8])
-    monkeypatch.setattr(module, "_seconds", lambda work, device: work() if False else next(times))
-    assert inference_seconds(Named("a"), torch.randn(4, 3, 2, 2), repetitions=3) == 0.05
+    times = iter([0.1, 0.4, 0.2, 0.8])  # the first warms up
+    training = []
+
+    def seconds(work, device):
+        work()
+        return next(times)
+
+    monkeypatch.setattr(module, "_seconds", seconds)
+    model = Named("a")
+    model.register_forward_hook(lambda m, i, o: training.append(m.training))
+    assert inference_seconds(model, torch.randn(4, 3, 2, 2), repetitions=3) == 0.05
+    assert training == [False] * 4
+    assert model.training
 
 
 @pytest.mark.parametrize(
@@ -179,7 +187,9 @@ def test_variants_are_measured_beside_the_plain_network():
         ("cifar_resnet9", ["se"], {}, "unknown model 'cifar_resnet9': did you mean"),
         ("cifar_resnet8", ["sse"], {}, "unknown attention layer 'sse': did you mean se"),
         ("inception_v3", [], {"image_size": 16}, "cannot be run on images of 2 x 3 x 16 x 16: "),
-        ("cifar_resnet8", [], {"batch_size": 1}, "needs a batch of at least 2"),
+        ("cifar_resnet8", [], {"batch_size": 1}, "batch_size is 1, but it must be at least 2"),
+        ("cifar_resnet8", [], {"image_size": 0}, "image_size is 0, but it must be at least 1"),
+        ("cifar_resnet8", [], {"num_classes": 0}, "num_classes is 0, but it must be at least 1"),
         ("cifar_resnet8", [], {"repetitions": -1}, "repetitions is -1"),
     ],
 )
@@ -188,22 +198,26 @@ def test_what_cannot_be_measured_is_refused(name, variants, options, message):
         costs_of_variants(name, variants, **{"batch_size": 2, "num_classes": 3, "repetitions": 0} | options)
 
 
+def test_one_image_is_refused():
+    with pytest.raises(InputError, match="images holds 1, but training with batch norm needs a batch of at least 2"):
+        cost({"a": Named("a")}, torch.randn(1, 3, 4, 4))
+
+
 def test_the_table_is_in_the_papers_units():
     rows = [
         Cost("none", 25_557_032, 8_178_368_512, 100 * 2**20, 1.0, 1.0),
         Cost("se", 28_088_024, 900_000_000, 126 * 2**20, 1.0912, None),
     ]
-    console = Console(width=100, record=True)
-    with console.capture():
+    console = Console(width=100)
+    with console.capture() as captured:
         console.print(as_rich(rows, "resnet50"))
-    text = console.export_text()
+    text = captured.get()
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
     assert cells == [
         ["none", "25.56", "4.09", "100.0", "1.00×", "1.00×", "1.00×"],
         ["se", "28.09", "0.450", "126.0", "1.26×", "1.09×", "-"],
     ]
     assert "a multiply-add counted as one" in text
-    assert json.dumps([row.__dict__ for row in rows])
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):

@@ -7,7 +7,6 @@ from heedful.gates import ign2
 from heedful.models import MODELS, image_size_of
 from heedful.models.cifar_densenet import CifarDenseNet
 from heedful.models.cifar_resnet import BasicBlock, CifarResNet
-from heedful.models.saved import ModelCard, load, save
 
 
 def num_parameters(model):
@@ -174,18 +173,3 @@ def test_image_size_is_what_the_network_was_made_for():
     assert {image_size_of(name) for name in MODELS} == {32}
     assert image_size_of("resnet18") == 224
     assert image_size_of("inception_v3") == 299
-
-
-def test_a_saved_network_is_loaded_as_it_was(tmp_path):
-    model = build("cifar_resnet8", "cbam-ign1(0.5)", num_classes=3, reduction=4).eval()
-    card = ModelCard("cifar_resnet8", "cbam-ign1(0.5)", 4, ("a", "b", "c"), 32, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
-    save(model, card, tmp_path)
-    twin = load(tmp_path)
-    x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(model(x), twin(x))
-    assert not twin.training
-
-
-def test_loading_from_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no trained model"):
-        load(tmp_path)

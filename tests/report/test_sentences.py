@@ -156,6 +156,7 @@ def test_notes_of_an_experiment_with_gaps(experiment):
         (["se-ign1(1)", "se"], "se-ign1(1) and se"),
         (["se", "se-ign3", "se-ign1(1)"], "se, se-ign3 and se-ign1(1)"),
         (["aw+se", "aw-ign3+se", "se"], "aw+se and aw-ign3+se"),
+        (["simam-ign1(1)", "simam-ign3", "simam"], "simam-ign1(1) and simam-ign3"),  # no map whose sign could turn
         (["se", "cbam-ign3"], None),
         (["se", "se-ign2", "se-ign1(0.5)"], None),
         (["se-ign1(1)", "se-ign1(0.1)"], None),

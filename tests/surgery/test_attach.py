@@ -235,7 +235,7 @@ def test_learned_and_scheduled_alphas_are_each_layers_own():
     model(images(2, 1, 8)).logsumexp(1).sum().backward()
     assert all(gate.logit_alpha.grad != 0 for gate in gates)
     detach(model)
-    attach(model, "se-ign1(1->0.5)", start="paper")
+    attach(model, "se-ign1(1to0.5)", start="paper")
     advance(model, 0.5)
     scheduled = [module for module in model.modules() if isinstance(module, ScheduledIgn1)]
     assert [module.alpha.item() for module in scheduled] == [0.75] * 4

@@ -221,6 +221,14 @@ def test_the_schedule_of_the_paper_and_the_cosine():
     assert rate_factor("cosine", 5, 10) == pytest.approx(0.5)
 
 
+def test_a_scheduled_alpha_follows_the_epochs_and_is_saved(recipe, tmp_path):
+    (run,) = runs_of(recipe("se-ign1(1to0.5)"))
+    execute(run, tmp_path, machine=CPU, report=ignore)
+    alphas = [module.alpha.item() for module in load(tmp_path / run.folder).modules() if hasattr(module, "advance")]
+    best = result_of(run, tmp_path)["metrics"]["best_epoch"]
+    assert alphas == [pytest.approx({1: 1, 2: 0.75, 3: 0.5}[best])] * 3
+
+
 def test_learning_rates_are_written_down_as_scheduled(recipe, tmp_path):
     (run,) = runs_of(recipe("none", epochs=10))
     execute(run, tmp_path, machine=CPU, report=ignore)

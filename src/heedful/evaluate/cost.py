@@ -168,12 +168,16 @@ def costs_of_variants(
         repetitions: see `cost`.
 
     Raises:
-        InputError: for an unknown model or variant, or images that the network cannot be run on.
+        InputError: for an unknown model or variant, a number that is too small, or images that the network cannot be
+            run on.
     """
+    side = image_size_of(model) if image_size is None else image_size
+    for what, value, least in (("image_size", side, 1), ("batch_size", batch_size, 2), ("num_classes", num_classes, 1)):
+        if value < least:
+            raise InputError(f"{what} is {value}, but it must be at least {least}")
     names = list(dict.fromkeys(str(parse(text)) for text in variants))
     names = names if "none" in names else ["none", *names]
     models = {name: build(model, name, num_classes=num_classes).to(device) for name in names}
-    side = image_size or image_size_of(model)
     images = torch.randn(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     return cost(models, images, repetitions=repetitions)
 

@@ -2,49 +2,54 @@
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from heedful.errors import InputError
 from heedful.gates import attend, fresh
+from heedful.layers.conventions import Convention, convention_named
 from heedful.layers.product import weighted
 
 
 class SqueezeExcitation(nn.Module):
     """Weight each channel by what its mean over the image says: `x * gate(W2 relu(W1 GAP(x)))`, equation 6 of [L].
 
-    Both linear maps have a bias, as in the authors' code; equation 6 writes none. The hidden width is
-    `max(1, channels // reduction)`: timm's `SEModule` rounds it to a multiple of 8, so that on 16, 32 and 64 channels
-    it is another layer. The authors' code of [L] takes `reduction=8` and `init_std=0.01`; the paper states neither.
+    Both linear maps have a bias, as in the authors' code; equation 6 writes none. Where the hidden width and the
+    initialisation differ between the paper, the authors' code of [L] and timm, `convention` chooses (see
+    `heedful.layers.conventions`): timm rounds the width to a multiple of 8, so that on 16, 32 and 64 channels its layer
+    is another one.
 
     Args:
         channels: number of channels C of the feature map, at least 1.
-        reduction: C divided by the hidden width, at least 1; 16 is the default of the SE paper.
+        reduction: C divided by the hidden width, at least 1; None: the convention's own, 16 in the SE paper and timm, 8
+            in the authors' code of [L].
         gate: logits to weights; any of heedful's gates.
-        init_std: None keeps `nn.Linear`'s initialisation; a number draws the weights from N(0, init_std²) and sets the
-            biases to zero (0.01 in the authors' code of [L]).
+        convention: "paper", "laakom-code", "cbam-code" (CBAM's channel half without the maximum) or "timm".
         device: where the parameters are made; timm's slot gives it.
         dtype: the parameters' type.
 
     Raises:
-        InputError: if channels or reduction is less than 1.
+        InputError: if channels or reduction is less than 1, or the convention is unknown.
     """
+
+    source: ClassVar[str] = "Hu, Shen and Sun, Squeeze-and-Excitation Networks, CVPR 2018"
 
     def __init__(
         self,
         channels: int,
         *,
-        reduction: int = 16,
+        reduction: int | None = None,
         gate: Callable[[Tensor], Tensor] = attend,
-        init_std: float | None = None,
+        convention: str = "paper",
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.mlp = bottleneck(channels, reduction, init_std, device, dtype)
-        self.gate = fresh(gate)
+        preset = convention_named(convention)
+        self.mlp = bottleneck(channels, preset.se_hidden(channels, reduction), preset, device=device, dtype=dtype)
+        self.gate = fresh(gate, device)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return what the gate is given, one number per image and channel."""
@@ -70,16 +75,20 @@ def mean(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
 
 
 def bottleneck(
-    channels: int, reduction: int, init_std: float | None, device: torch.device | None, dtype: torch.dtype | None
+    channels: int,
+    hidden: int,
+    convention: Convention,
+    *,
+    bias: bool = True,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> nn.Sequential:
-    """Return W2 relu(W1 ·) on (N, channels): the MLP of SE and CBAM."""
-    if channels < 1 or reduction < 1:
-        raise InputError(f"channels={channels!r} and reduction={reduction!r} must both be at least 1")
-    hidden = max(1, channels // reduction)
-    contract = nn.Linear(channels, hidden, device=device, dtype=dtype)
-    expand = nn.Linear(hidden, channels, device=device, dtype=dtype)
-    if init_std is not None:
-        for linear in (contract, expand):
-            nn.init.normal_(linear.weight, std=init_std)
+    """Return W2 relu(W1 ·) on (N, channels), the MLP of SE and CBAM, as the convention draws it."""
+    contract = nn.Linear(channels, hidden, bias=bias, device=device, dtype=dtype)
+    expand = nn.Linear(hidden, channels, bias=bias, device=device, dtype=dtype)
+    for linear in (contract, expand):
+        if convention.mlp_std is not None:
+            nn.init.normal_(linear.weight, std=convention.mlp_std)
+        if bias and convention.zero_biases:
             nn.init.zeros_(linear.bias)
     return nn.Sequential(contract, nn.ReLU(), expand)

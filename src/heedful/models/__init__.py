@@ -6,10 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from heedful.attachment import attach, fitting
+from heedful.attachment import Start, attach, fitting
 from heedful.errors import InputError, unknown
 from heedful.models.cifar_densenet import CifarDenseNet
 from heedful.models.cifar_resnet import CifarResNet
+from heedful.models.saved import ModelCard, saveable
 from heedful.variant import Variant, parse
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -28,7 +29,7 @@ def build(
     pretrained: bool = False,
     reduction: int | None = None,
     convention: str | None = None,
-    start: str | None = None,
+    start: Start | None = None,
 ) -> nn.Module:
     """Return a new network with the variant's attention in it, which can save itself (`save_pretrained`).
 
@@ -56,6 +57,19 @@ def build(
         attach(model, variant, start=start, **fitting(variant, reduction=reduction, convention=convention))
     except InputError as error:
         raise InputError(f"variant {str(variant)!r} cannot go into {name}: {error}") from None
+    card = ModelCard(
+        model=name,
+        variant=str(variant),
+        reduction=reduction,
+        classes=tuple(str(number) for number in range(num_classes)),
+        image_size=image_size_of(name),
+        mean=(0.0,) * in_channels,
+        deviation=(1.0,) * in_channels,
+        convention=convention,
+        in_channels=in_channels,
+        start=start,
+    )
+    saveable(model, card)
     return model
 
 

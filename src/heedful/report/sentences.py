@@ -147,7 +147,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 def _families(group: Group) -> list[str]:
     families: dict[tuple[str, str], list[str]] = {}
     for row in group.rows:
-        layers = re.sub(r"-(attend|ign3|ign1\(1(\.0*)?\))(?=\+|$)", "", row.variant)
+        layers = "+".join(map(_family, row.variant.split("+")))
         others = {name: value for name, value in row.settings.items() if name != "variant"}
         if row.variant != "none":
             families.setdefault((layers, repr(sorted(others.items()))), []).append(row.label)
@@ -157,6 +157,15 @@ def _families(group: Group) -> list[str]:
         for labels in families.values()
         if len(labels) > 1
     ]
+
+
+def _family(part: str) -> str:
+    """Return what is the same for parts of a variant that are the same functions but for the sign of a map."""
+    layer, _, gate = part.partition("-")
+    if re.fullmatch(r"ign3|ign1\(1(\.0*)?\)", gate):
+        gate = "ign3"
+    # The logits of the others come from a map with weights, whose sign can be turned.
+    return f"{layer}-ign3" if gate in ("", "attend") and layer not in ("ge", "simam") else f"{layer}-{gate}"
 
 
 def _permutation_floor(comparisons: Sequence[Comparison]) -> list[str]:

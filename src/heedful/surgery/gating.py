@@ -91,6 +91,7 @@ class Counted:
         self.num_calls = 0
 
     def __call__(self, logits: Tensor, *_: Any) -> Tensor:
+        """Return the gate's weights."""
         self.num_calls += 1
         return self.gate(logits)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from torch import fx, nn
 
 from heedful.errors import InputError, unknown
-from heedful.surgery.tracing import ancestors, graph_of, is_addition, is_concatenation, origin
+from heedful.surgery.tracing import ancestors, graphs_of, is_addition, is_concatenation, origin
 
 Sites = str | Sequence[str] | Callable[[str, nn.Module], bool]
 
@@ -62,11 +62,7 @@ def by_structure(model: nn.Module) -> list[str]:
     named = getattr(model, "attention_sites", None)
     if named is not None:
         return list(named)
-    graphs = {
-        name: (module, graph_of(module))
-        for name, module in model.named_modules()
-        if any(True for _ in module.children()) and not isinstance(module, nn.ModuleList)
-    }
+    graphs = graphs_of(model)
     found = _residual(model, graphs) or _concatenating(model, graphs) or _plain(model, graphs)
     if not found:
         raise InputError(
@@ -78,7 +74,7 @@ def by_structure(model: nn.Module) -> list[str]:
 
 def residual_blocks(model: nn.Module) -> list[str]:
     """Return the names of the modules that add a shortcut to a branch with convolutions."""
-    return [name for name, module in model.named_modules() if _branch(module, graph_of(module)) is not None]
+    return [name for name, (module, graph) in graphs_of(model).items() if _branch(module, graph) is not None]
 
 
 Graphs = dict[str, tuple[nn.Module, "fx.Graph | None"]]

@@ -1,6 +1,7 @@
 """A module's own forward as a graph in which its children are single nodes, by torch.fx; nothing runs."""
 
 import inspect
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -42,6 +43,30 @@ def graph_of(module: nn.Module) -> fx.Graph | None:
         module.__class__ = kind
         module.__dict__.clear()
         module.__dict__.update(attributes)  # a forward that keeps its results must not keep proxies
+
+
+def graphs_of(model: nn.Module) -> dict[str, tuple[nn.Module, fx.Graph | None]]:
+    """Return the graph of every module of the network that has children, by name; modules built alike share one."""
+    graphs: dict[tuple[Any, ...], fx.Graph | None] = {}
+    found = {}
+    for name, module in model.named_modules():
+        if module._modules and not isinstance(module, nn.ModuleList):
+            signature = _signature(module)
+            if signature not in graphs:
+                graphs[signature] = graph_of(module)
+            found[name] = module, graphs[signature]
+    return found
+
+
+def _signature(module: nn.Module) -> tuple[Any, ...]:
+    """Return what two modules share only if their forwards have the same graph."""
+    attributes = [
+        (name, value if isinstance(value, (bool, int, float, str, type(None))) else id(value))
+        for name, value in module.__dict__.items()
+        if not name.startswith("_")
+    ]
+    children = [(name, child if child is None else _signature(child)) for name, child in module._modules.items()]
+    return type(module), *attributes, *module._parameters, *module._buffers, *children
 
 
 def is_addition(node: fx.Node) -> bool:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from heedful import gates
 from heedful.errors import InputError
 from heedful.train.recipe import Settings
 
@@ -133,6 +134,7 @@ class Classifier(L.LightningModule):
 
     def _begin_epoch(self) -> None:
         torch.manual_seed(epoch_seed(self.seed, self.num_finished))
+        gates.advance(self.model, self.num_finished / max(1, self.settings.epochs - 1))  # where α follows a schedule
         self._losses, self._num_wrong, self._num_images, self._num_checked = [], [], 0, 0
         self._epoch_learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self._start = time.perf_counter()

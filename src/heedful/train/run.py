@@ -139,6 +139,7 @@ def _train_and_test(run: Run, folder: Path, machine: Machine, report: Report) ->
         pretrained=settings.pretrained,
         reduction=settings.reduction,
         convention=settings.convention,
+        start=_start(settings),
     )
     module = Classifier(model, settings, num_classes=len(dataset.classes), seed=run.seed)
     image_data = ImageData(dataset, settings, seed=run.seed, num_workers=machine.num_workers)
@@ -222,7 +223,13 @@ def _card(settings: Settings, dataset: data.DataSet) -> ModelCard:
         image_size=dataset.image_size,
         mean=dataset.mean,
         deviation=dataset.deviation,
+        convention=settings.convention,
+        start=_start(settings),
     )
+
+
+def _start(settings: Settings) -> Literal["identity", "paper"]:
+    return "identity" if settings.pretrained else "paper"
 
 
 def _write_evidence(
