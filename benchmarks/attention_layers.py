@@ -31,7 +31,7 @@ PAIRS: dict[str, tuple[Callable[[int], nn.Module], Callable[[int], nn.Module]]] 
         lambda channels: CbamModule(channels, rd_channels=channels // 16),
     ),
     "CBAM with batch norm / timm CbamModule": (
-        partial(CBAM, reduction=16, spatial_norm=True),
+        partial(CBAM, reduction=16, convention="timm"),
         lambda channels: CbamModule(channels, rd_channels=channels // 16),
     ),
 }

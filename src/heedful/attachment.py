@@ -89,7 +89,9 @@ def attach(
     try:
         for site, part in replaced:
             convolution = model.get_submodule(site.name)
+            assert isinstance(convolution, nn.Conv2d)
             CONVOLUTIONS[part.layer].put_into(convolution, gate=part.gate, **_accepted(part.layer, options))
+            convolution.__module__ = nn.Conv2d.__module__  # by which torch.fx goes on taking it as one call
             changed.append(convolution)
         for name, layer in layers.items():
             attended.put(model.get_submodule(name), layer)
@@ -97,7 +99,7 @@ def attach(
         gates = [gated for module in changed for gated in gates_of(module)]
         if start == "identity":
             _open(gates)
-        idle = unused(model, gates, [site.name for site in places], example)
+        idle = unused(model, gates, [site.name for site in [*(site for site, _ in replaced), *places]], example)
         assert not idle, f"put in but not called: {idle}"
     except BaseException:
         for module in changed:
@@ -133,6 +135,7 @@ def _restore(module: nn.Module) -> None:
         attended.take(module)
     else:
         module.take_out()  # type: ignore[operator]
+        del module.__module__
 
 
 def _check(model: nn.Module, variant: Variant, start: str, options: Mapping[str, Any]) -> None:
@@ -149,9 +152,7 @@ def _check(model: nn.Module, variant: Variant, start: str, options: Mapping[str,
         )
     replacing = [part.layer for part in variant.parts if part.layer in CONVOLUTIONS]
     if len(replacing) > 1:
-        raise InputError(
-            f"variant {str(variant)!r}: a convolution can become one of {' or '.join(replacing)}, not both"
-        )
+        raise InputError(f"variant {str(variant)!r}: a convolution can become {' or '.join(replacing)}, not both")
     given = {name: value for name, value in options.items() if value is not None}
     for name in given.keys() - fitting(variant, **given).keys():
         raise InputError(f"{name}={given[name]!r}: no layer of {str(variant)!r} has it; leave it out")
@@ -172,7 +173,7 @@ def _places(
     twice = replaced.keys() & set(places)
     if twice:
         raise InputError(
-            f"variant {str(variant)!r}: {min(twice)!r} cannot take both of them; give each sites= of its own"
+            f"variant {str(variant)!r}: {min(twice)!r} cannot take all of it: name other places with sites="
         )
     calls = outputs(model, [*replaced, *places], example)
     found = {name: site for name in calls if (site := _site(name, calls[name], strict=sites is not None))}

@@ -125,8 +125,10 @@ def report(folder: Annotated[Path, typer.Argument(help="An experiment's folder (
 
 
 @app.command("list")
-def list_names(kind: Annotated[Literal["models", "variants", "recipes"], typer.Argument(help="What to list.")]) -> None:
-    """List the names of models, variants or recipes."""
+def list_names(
+    kind: Annotated[Literal["models", "layers", "variants", "recipes"], typer.Argument(help="What to list.")],
+) -> None:
+    """List the names of models, layers with their sources, variants or recipes."""
     if kind == "recipes":
         from heedful.train.recipe import shipped
 
@@ -139,11 +141,13 @@ def list_names(kind: Annotated[Literal["models", "variants", "recipes"], typer.A
         names = [*MODELS, *timm.list_models()]
     else:
         from heedful.gates import attend, ign1, ign2, ign3
-        from heedful.layers import LAYERS
+        from heedful.layers import SOURCES
         from heedful.variant import Part, Variant
 
         gates = (attend, ign1(1), ign1(0.5), ign2, ign3)
-        names = ["none", *(str(Variant((Part(layer, gate),))) for layer in LAYERS for gate in gates)]
+        names = ["none", *(str(Variant((Part(layer, gate),))) for layer in SOURCES for gate in gates)]
+        if kind == "layers":
+            names = [f"{name:<13} {source}" for name, source in SOURCES.items()]
     for name in names:
         print(name)
 

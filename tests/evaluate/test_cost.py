@@ -20,7 +20,6 @@ from heedful.evaluate.cost import (
 )
 
 FLOAT = 4
-NEEDS_AW = pytest.mark.xfail(strict=True, raises=InputError, reason="aw is not there yet")
 
 
 def small():
@@ -138,11 +137,11 @@ def test_inference_time_is_for_one_image_the_least_and_in_evaluation_mode(monkey
         # [Z], table 1; ResNets' parameters with SE are those of the SE paper too
         ("resnet50", "none", 25.56),
         ("resnet50", "se", 28.09),
-        pytest.param("resnet50", "aw", 25.72, marks=NEEDS_AW),
-        pytest.param("resnet50", "aw+se", 28.25, marks=NEEDS_AW),
+        ("resnet50", "aw", 25.72),
+        ("resnet50", "aw+se", 28.25),
         ("resnet101", "none", 44.55),
         ("resnet101", "se", 49.33),
-        pytest.param("resnet101", "aw", 44.86, marks=NEEDS_AW),  # the paper prints 44.95: docs/methods.md
+        ("resnet101", "aw", 44.86),  # the paper prints 44.95: docs/methods.md
         ("mobilenetv1_100", "none", 4.23),
         ("mobilenetv1_100", "se", 5.07),
     ],

@@ -257,6 +257,11 @@ def test_reductions_below_one_are_refused_and_change_nothing(reduction):
         SKConv2d(4, 8, 3, reduction=reduction)
 
 
+def test_no_output_channels_are_refused():
+    with pytest.raises(InputError, match="channels=0 and reduction=16 must both be at least 1"):
+        SKConv2d(4, 0, 3)
+
+
 def test_every_parameter_learns():
     conv, x = made(gate=ign1("learned")), feature_maps()
     conv(x).square().sum().backward()

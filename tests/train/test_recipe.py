@@ -173,7 +173,9 @@ def test_data_from_elsewhere_replaces_the_name():
 
 
 def test_every_row_of_every_shipped_recipe_takes_a_step():
-    distinct = {(s.model, s.variant, s.reduction, s.convention) for name in recipes.shipped() for s in settings_of(name)}
+    distinct = {
+        (s.model, s.variant, s.reduction, s.convention) for name in recipes.shipped() for s in settings_of(name)
+    }
     assert len(distinct) >= 26
     for model, variant, reduction, convention in sorted(distinct):
         network = heedful.build(model, variant, num_classes=100, reduction=reduction, convention=convention)

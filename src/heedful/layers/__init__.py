@@ -2,12 +2,14 @@
 
 from torch import nn
 
+from heedful.layers.aw_conv import AWConv2d
 from heedful.layers.bam import BAM
-from heedful.layers.cbam import CBAM
+from heedful.layers.cbam import CBAM, ChannelCBAM, MeanCBAM
 from heedful.layers.coordinate_attention import CoordinateAttention
 from heedful.layers.eca import EfficientChannelAttention
 from heedful.layers.gather_excite import GatherExcite
 from heedful.layers.global_context import GlobalContext
+from heedful.layers.selective_kernel import SKConv2d
 from heedful.layers.simam import SimAM
 from heedful.layers.squeeze_excitation import SqueezeExcitation
 from heedful.layers.style_recalibration import StyleRecalibration
@@ -17,10 +19,15 @@ __all__ = [
     "CBAM",
     "CONVOLUTIONS",
     "LAYERS",
+    "SOURCES",
+    "AWConv2d",
+    "ChannelCBAM",
     "CoordinateAttention",
     "EfficientChannelAttention",
     "GatherExcite",
     "GlobalContext",
+    "MeanCBAM",
+    "SKConv2d",
     "SimAM",
     "SqueezeExcitation",
     "StyleRecalibration",
@@ -29,6 +36,8 @@ __all__ = [
 LAYERS: dict[str, type[nn.Module]] = {
     "se": SqueezeExcitation,
     "cbam": CBAM,
+    "cbam_mean": MeanCBAM,
+    "cbam_channel": ChannelCBAM,
     "eca": EfficientChannelAttention,
     "bam": BAM,
     "ge": GatherExcite,
@@ -39,5 +48,8 @@ LAYERS: dict[str, type[nn.Module]] = {
 }
 """Name in the notation of variants -> layer."""
 
-CONVOLUTIONS: dict[str, type[nn.Conv2d]] = {}
+CONVOLUTIONS: dict[str, type[AWConv2d] | type[SKConv2d]] = {"aw": AWConv2d, "sk": SKConv2d}
 """Name in the notation of variants -> convolution with attention, which takes the place of a plain one."""
+
+SOURCES: dict[str, str] = {name: vars(layer)["source"] for name, layer in {**LAYERS, **CONVOLUTIONS}.items()}
+"""Name in the notation of variants -> citation."""

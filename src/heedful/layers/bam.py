@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from heedful.errors import InputError
 from heedful.gates import attend, fresh
 from heedful.layers.batch_norm import normalized
+from heedful.layers.pooling import mean
 from heedful.layers.product import weighted
-from heedful.layers.squeeze_excitation import mean
 from heedful.layers.widths import hidden_width
 
 
@@ -67,7 +67,7 @@ class BAM(nn.Module):
         self.channel_norm = nn.BatchNorm1d(channels, device=device, dtype=dtype)
         self.spatial = _dilated(channels, hidden, dilation, device, dtype)
         self.spatial_norm = nn.BatchNorm2d(1, device=device, dtype=dtype)
-        self.gate = fresh(gate)
+        self.gate = fresh(gate, device)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return what the gate is given, one number per image, channel and place."""

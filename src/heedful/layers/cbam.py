@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -15,8 +14,9 @@ from heedful.errors import InputError
 from heedful.gates import attend, fresh
 from heedful.layers.batch_norm import normalized
 from heedful.layers.conventions import Pool, convention_named
+from heedful.layers.pooling import maximum, mean
 from heedful.layers.product import weighted
-from heedful.layers.squeeze_excitation import bottleneck, mean
+from heedful.layers.squeeze_excitation import bottleneck
 
 
 class ChannelAttention(nn.Module):
@@ -55,7 +55,8 @@ class ChannelAttention(nn.Module):
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return what the gate is given, one number per image and channel."""
-        return reduce(torch.add, [self.mlp(_pooled(x, pool, (2, 3))) for pool in self.pools])[:, :, None, None]
+        # One pass of the MLP for all that was pooled, since it reads its weights once.
+        return self.mlp(torch.stack([_pooled(x, pool, (2, 3)) for pool in self.pools])).sum(0)[:, :, None, None]
 
     def mask(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return the weight of each channel, in the range of the gate."""
@@ -63,7 +64,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return `x * mask(x)`."""
-        return weighted(x, self.mask(x))
+        return weighted(x, self.mask(x), only_pooled=True)
 
     def extra_repr(self) -> str:
         """Return what is pooled."""
@@ -121,7 +122,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return `x * mask(x)`."""
-        return weighted(x, self.mask(x))
+        return weighted(x, self.mask(x), only_pooled=True)
 
     def extra_repr(self) -> str:
         """Return what is pooled, in order."""
@@ -267,8 +268,7 @@ class ChannelCBAM(nn.Module):
 
 
 def _pooled(x: Tensor, pool: Pool, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
-    # amax, not adaptive_max_pool2d: deterministic on CUDA, and ties share the gradient as in the authors' code.
-    return mean(x, dims, keepdim=keepdim) if pool == "mean" else x.amax(dims, keepdim=keepdim)
+    return (mean if pool == "mean" else maximum)(x, dims, keepdim=keepdim)
 
 
 def _checked(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:

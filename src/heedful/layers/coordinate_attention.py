@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from heedful.gates import attend, fresh
+from heedful.layers.pooling import mean
 from heedful.layers.product import weighted
-from heedful.layers.squeeze_excitation import mean
 from heedful.layers.widths import hidden_width
 
 
@@ -35,7 +35,7 @@ class Direction(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(hidden, channels, 1, device=device, dtype=dtype)
-        self.gate = fresh(gate)
+        self.gate = fresh(gate, device)
 
     def logits(
         self, encoded: Float[Tensor, "batch hidden rows columns"]

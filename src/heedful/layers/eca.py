@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from heedful.errors import InputError
 from heedful.gates import attend, fresh
+from heedful.layers.pooling import mean
 from heedful.layers.product import weighted
-from heedful.layers.squeeze_excitation import mean
 from heedful.layers.widths import checked
 
 
@@ -51,7 +51,7 @@ class EfficientChannelAttention(nn.Module):
         if size < 1 or size % 2 == 0:
             raise InputError(f"kernel_size is {size!r}, but it must be odd and positive, for example 3, or None")
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False, device=device, dtype=dtype)
-        self.gate = fresh(gate)
+        self.gate = fresh(gate, device)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return what the gate is given, one number per image and channel."""
@@ -63,7 +63,7 @@ class EfficientChannelAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return `x * mask(x)`."""
-        return weighted(x, self.mask(x))
+        return weighted(x, self.mask(x), only_pooled=True)
 
 
 def neighbours(channels: int) -> int:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from heedful.errors import InputError
 from heedful.gates import attend, fresh
 from heedful.layers.batch_norm import normalized
+from heedful.layers.pooling import mean
 from heedful.layers.product import weighted
-from heedful.layers.squeeze_excitation import mean
 from heedful.layers.widths import hidden_width
 
 
@@ -75,7 +75,7 @@ class GatherExcite(nn.Module):
             expand = nn.Conv2d(hidden, channels, 1, device=device, dtype=dtype)
             self.mlp = nn.Sequential(contract, nn.ReLU(), expand)
         self.extent = extent
-        self.gate = fresh(gate)
+        self.gate = fresh(gate, device)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels rows columns"]:
         """Return what the gate is given: one number per image and channel, and per place unless e = 0."""

@@ -59,7 +59,7 @@ class GlobalContext(nn.Module):
             nn.ReLU(),
             nn.Linear(hidden, channels, device=device, dtype=dtype),
         )
-        self.gate = fresh(gate)
+        self.gate = fresh(gate, device)
 
     def context(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels"]:
         """Return the average of each image's places, weighted by how much the layer heeds them."""

@@ -66,9 +66,10 @@ class Geometry:
     def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the map and the padding, equal on both sides, that is left to the convolution."""
         top, bottom, left, right = self.padding
-        if (top, left) == (bottom, right):
-            return x, (top, left)
-        return F.pad(x, (left, right, top, bottom)), (0, 0)
+        rows, columns = min(top, bottom), min(left, right)
+        if (top, left) != (bottom, right):
+            x = F.pad(x, (left - columns, right - columns, top - rows, bottom - rows))
+        return x, (rows, columns)
 
     def phases(self, size: tuple[int, int]) -> Iterator[Phase]:
         """Yield the phases of an input of this many rows and columns that have places; with stride 1 there is one."""

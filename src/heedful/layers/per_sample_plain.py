@@ -19,17 +19,18 @@ from heedful.layers.per_sample_geometry import Geometry, Phase
 
 Maps = Float[Tensor, "batch channels height width"]
 Kernels = Float[Tensor, "out_channels in_channels rows columns"]
+Outputs = Float[Tensor, "batch out_channels out_height out_width"]
 Scales = Float[Tensor, "batch out_channels blocks scale_rows scale_columns"]
 
 
-def output(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Maps:
+def output(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Outputs:
     """Scale the output of one convolution: where the scale is the same for a whole kernel."""
     padded, padding = geometry.padded(x)
     y = F.conv2d(padded, weight, None, geometry.stride, padding, geometry.dilation, geometry.groups)
     return y * scale[:, :, 0]
 
 
-def grouped(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Maps:
+def grouped(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Outputs:
     """Make a group of each image, in one grouped convolution with all images' kernels."""
     padded, padding = geometry.padded(x)
     images, kernels = as_groups(padded), as_groups(own_kernels(weight, scale), 1)
@@ -41,7 +42,7 @@ def grouped(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Maps
 def own_kernels(weight: Tensor, scale: Tensor) -> Tensor:
     """Return each image's kernel (N, C2, C1, h, w): `scale` times `weight`."""
     blocks = scale.shape[2]
-    split = weight.unflatten(1, (blocks, -1))
+    split = torch.unflatten(weight, 1, (blocks, -1))
     return (scale.unsqueeze(3) * split).flatten(2, 3)
 
 
@@ -51,26 +52,26 @@ def as_groups(x: Tensor, first: int = 0) -> Tensor:
     return flat if first else flat.unsqueeze(0)
 
 
-def unfold(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Maps:
+def unfold(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Outputs:
     """Multiply each image's kernel, as a matrix, with the image's patches."""
     padded, padding = geometry.padded(x)
     patches = F.unfold(padded, geometry.kernel, geometry.dilation, padding, geometry.stride)
-    kernels = own_kernels(weight, scale).flatten(2).unflatten(1, (geometry.groups, -1))
-    y = torch.matmul(kernels, patches.unflatten(1, (geometry.groups, -1)))
-    return y.flatten(1, 2).unflatten(2, geometry.output_size((x.shape[2], x.shape[3])))
+    kernels = torch.unflatten(own_kernels(weight, scale).flatten(2), 1, (geometry.groups, -1))
+    y = torch.matmul(kernels, torch.unflatten(patches, 1, (geometry.groups, -1)))
+    return torch.unflatten(y.flatten(1, 2), 2, geometry.output_size((x.shape[2], x.shape[3])))
 
 
-def taps(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Maps:
+def taps(x: Maps, weight: Kernels, scale: Scales, geometry: Geometry) -> Outputs:
     """Add up the kernel's places: a 1x1 convolution each, scaled by image and channel, shifted to where it belongs.
 
     Needs a scale with one block. Never makes the images' own kernels.
     """
     size = geometry.output_size((x.shape[2], x.shape[3]))
-    scale = scale[:, :, 0].expand(-1, -1, *geometry.kernel)
+    by_tap = scale[:, :, 0].expand(-1, -1, *geometry.kernel)
     terms = []
     for phase in geometry.phases((x.shape[2], x.shape[3])):
         products = _products(x, weight, phase, geometry.groups)
-        scales = scale[:, :, phase.kernel[0], phase.kernel[1]].flatten(2)
+        scales = by_tap[:, :, phase.kernel[0], phase.kernel[1]].flatten(2)
         for number, tap in enumerate(phase.taps):
             reached = products[:, number][:, :, tap.inputs[0], tap.inputs[1]]
             terms.append(F.pad(reached * scales[:, :, number, None, None], _border(tap.outputs, size)))
@@ -84,10 +85,10 @@ def _products(x: Tensor, weight: Tensor, phase: Phase, groups: int) -> Tensor:
     kernels = weight[:, :, phase.kernel[0], phase.kernel[1]].flatten(2).permute(2, 0, 1)
     if groups == 1:
         products = F.conv2d(places, kernels.flatten(0, 1).unsqueeze(-1).unsqueeze(-1))
-        return products.unflatten(1, (kernels.shape[0], -1))
-    by_group = kernels.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
+        return torch.unflatten(products, 1, (kernels.shape[0], -1))
+    by_group = torch.unflatten(kernels, 1, (groups, -1)).transpose(0, 1).flatten(0, 2)
     products = F.conv2d(places, by_group.unsqueeze(-1).unsqueeze(-1), groups=groups)
-    return products.unflatten(1, (groups, kernels.shape[0], -1)).transpose(1, 2).flatten(2, 3)
+    return torch.unflatten(products, 1, (groups, kernels.shape[0], -1)).transpose(1, 2).flatten(2, 3)
 
 
 def _border(outputs: tuple[slice, slice], size: tuple[int, int]) -> list[int]:

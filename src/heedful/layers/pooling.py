@@ -8,13 +8,16 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 
 from heedful.layers.product import Origin, Parts, origin_of
 
 
-def mean(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
+def mean(
+    x: Float[Tensor, "batch channels height width"], dims: tuple[int, ...], *, keepdim: bool = False
+) -> Float[Tensor, "..."]:
     """Return `x.mean(dims)`.
 
     The gradient of a mean divides a tensor as large as x; that of a sum is a view, and the division is of its result.
@@ -32,7 +35,9 @@ def mean(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
     return result
 
 
-def maximum(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
+def maximum(
+    x: Float[Tensor, "batch channels height width"], dims: tuple[int, ...], *, keepdim: bool = False
+) -> Float[Tensor, "..."]:
     """Return `x.amax(dims)`; where the map carries its origin, one of equal entries gets the whole gradient.
 
     Args:
@@ -43,7 +48,7 @@ def maximum(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tenso
     origin = _origin_for_gradient(x)
     if origin is None:
         # amax, not adaptive_max_pool2d: deterministic on CUDA, and ties share the gradient as in the code of [L].
-        return _halved(x).amax(1).amax(1, keepdim) if dims == (1,) and _can_halve(x) else x.amax(dims, keepdim)
+        return _halved(x, 16).amax(1).amax(1, keepdim) if dims == (1,) and _can_halve(x) else x.amax(dims, keepdim)
     values, places = _maximum_over_channels(x.detach()) if dims == (1,) else _maximum_over_places(x.detach())
     values = values if keepdim else values.squeeze(dims)
     result: Tensor = _Pool.apply(origin.token(x), values, places, origin.parts, dims)
@@ -62,7 +67,7 @@ class _Pool(Function):
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         (places,) = ctx.saved_tensors
         parts = ctx.parts.now()
         shape = [1 if dim in ctx.dims else size for dim, size in enumerate(parts.shape)]
@@ -81,24 +86,34 @@ def _origin_for_gradient(x: Tensor) -> Origin | None:
 def _mean(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     exact = torch.promote_types(x.dtype, torch.float32)
     if dims == (1,) and _can_halve(x):
-        total = _halved(x).sum(1, dtype=exact).sum(1, keepdim)
+        total = _halved(x, 16).sum(1, dtype=exact).sum(1, keepdim)
     else:
         total = x.sum(dims, keepdim, dtype=exact)
     return (total / math.prod([x.shape[dim] for dim in dims])).to(x.dtype)
 
 
 def _can_halve(x: Tensor) -> bool:
-    return not torch.compiler.is_compiling() and x.is_contiguous() and _pieces(x.shape[1]) > 1
+    return isinstance(x, Tensor) and not torch.compiler.is_compiling() and x.is_contiguous()
 
 
-def _halved(x: Tensor) -> Tensor:
-    """Return x with its channels in two dimensions: reduced one after the other, the memory is read in its order."""
-    return x.unflatten(1, (-1, _pieces(x.shape[1])))
+def _halved(x: Tensor, at_most: int) -> Tensor:
+    """Return x with its channels in two dimensions: reduced one after the other, the memory is read in its order.
+
+    Args:
+        x: feature maps (N, C, H, W).
+        at_most: entries of the second of the two, fewer where C cannot be divided so.
+    """
+    num_images, channels, height, width = x.shape
+    divisor = _divisor(channels, at_most)
+    return x.view(num_images, channels // divisor, divisor, height, width)
 
 
-def _pieces(number: int) -> int:
-    """Return a divisor of the number that is at most 16, the largest of those."""
-    return max(piece for piece in range(1, 17) if number % piece == 0)
+def _divisor(number: int, at_most: int) -> int:
+    return max(divisor for divisor in range(1, at_most + 1) if number % divisor == 0)
+
+
+# A maximum with its place takes the CPU several times as long as one without. Over many entries both functions look
+# for the part that has it first, and for the place within that part only.
 
 
 def _maximum_over_channels(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,26 +121,23 @@ def _maximum_over_channels(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.device.type != "cpu" or not _can_halve(x):
         values, places = x.max(1, keepdim=True)
         return values, places.flatten(2)
-    # A maximum with its place takes the CPU several times as long as one without: first which piece, then where in it.
-    halved = _halved(x)
-    pieces = halved.shape[2]
-    piece = halved.amax(1).max(1, keepdim=True).indices
-    rows = halved.gather(2, piece[:, None].expand(-1, halved.shape[1], -1, -1, -1)).squeeze(2)
+    halved = _halved(x, 64).flatten(3)
+    column = halved.amax(1).max(1, keepdim=True).indices
+    rows = halved.gather(2, column[:, None].expand(-1, halved.shape[1], -1, -1)).squeeze(2)
     values, row = rows.max(1, keepdim=True)
-    return values, (row * pieces + piece).flatten(2)
+    return values.view(-1, 1, *x.shape[2:]), row * halved.shape[2] + column
 
 
 def _maximum_over_places(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the maxima (N, C, 1, 1), and the places where they are, (N, C, 1)."""
     flat = x.flatten(2)
     num_images, channels, num_places = flat.shape
-    pieces = _pieces(num_places)
     if x.device.type != "cpu" or not flat.is_contiguous() or num_places < 512:
         values, places = flat.max(2, keepdim=True)
         return values[..., None], places
+    pieces = _divisor(num_places, 16)
     size = num_places // pieces
     piece = flat.view(-1, pieces, size).amax(2).max(1).indices
-    starts = torch.arange(0, len(piece) * pieces, pieces)
-    values, place = flat.view(-1, size).index_select(0, starts + piece).max(1)
+    values, place = flat.view(-1, size).index_select(0, torch.arange(0, len(piece) * pieces, pieces) + piece).max(1)
     shape = (num_images, channels, 1)
     return values.view(*shape, 1), (piece * size + place).view(shape)

@@ -11,11 +11,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 
 
-def weighted(x: Tensor, mask: Tensor, *, only_pooled: bool = False) -> Tensor:
+def weighted(
+    x: Float[Tensor, "batch channels height width"],
+    mask: Float[Tensor, "#batch #channels #height #width"],
+    *,
+    only_pooled: bool = False,
+) -> Float[Tensor, "batch channels height width"]:
     """Return `x * mask`; x must not be used afterwards, since the result may take its memory.
 
     Args:
@@ -25,7 +31,7 @@ def weighted(x: Tensor, mask: Tensor, *, only_pooled: bool = False) -> Tensor:
             it, so that its memory is free in training too.
     """
     origin = origin_of(x)
-    if origin is None or mask.ndim != 4 or torch.result_type(x, mask) != x.dtype:
+    if origin is None or torch.result_type(x, mask) != x.dtype:
         return x * mask
     if not torch.is_grad_enabled():
         return remember(x.mul_(mask), origin) if origin.fresh else x * mask
@@ -56,8 +62,7 @@ class Origin:
     _token: Tensor | None = None
 
     def token(self, x: Tensor) -> Tensor:
-        """Return what stands for the map x in the graph of autograd, for operations that leave their part of its gradient
-        with `parts`."""
+        """Return what stands for x in autograd's graph: its users leave their part of the gradient in `parts`."""
         if self._token is None:
             self.parts = Parts(x.shape, x.dtype, x.device)
             self._token = _Gather.apply(x, self.parts)
@@ -66,13 +71,15 @@ class Origin:
 
 
 _ATTRIBUTE = "_heedful_origin"
+_FREE = "_heedful_free"
+"""Attribute of a gradient that was made here, so that nothing but the next operation has it."""
 
 
 def origin_of(x: Tensor) -> Origin | None:
     """Return how this map was made, or None where that is not known (any more)."""
     if torch.compiler.is_compiling():
         return None
-    origin, version = getattr(x, _ATTRIBUTE, (None, 0))
+    origin, version = vars(x).get(_ATTRIBUTE, (None, 0))  # torch.fx's stand-ins for maps have any attribute
     return origin if origin is None or not origin.tensors or x._version == version else None
 
 
@@ -84,7 +91,7 @@ def remember(x: Tensor, origin: Origin) -> Tensor:
 
 def forget(x: Any) -> Any:
     """Take the origin off a map that leaves the module that made it, and return it."""
-    if not torch.compiler.is_compiling() and hasattr(x, _ATTRIBUTE):
+    if isinstance(x, Tensor) and not torch.compiler.is_compiling() and hasattr(x, _ATTRIBUTE):
         delattr(x, _ATTRIBUTE)
     return x
 
@@ -124,10 +131,14 @@ class Parts:
     def total(self) -> Tensor:
         """Return the map's gradient."""
         gradient = self._dense()
-        flat = gradient.flatten(2)  # a view
         for dim, places, values in self.peaks:
-            # Not scatter_add_, which is not deterministic on a GPU; no place occurs twice.
-            flat.scatter_(dim, places, flat.gather(dim, places) + values)
+            flat = gradient.flatten(2)  # a view
+            # Not scatter_add, which is not deterministic on a GPU; no place occurs twice.
+            values = flat.gather(dim, places) + values
+            if torch.is_grad_enabled():
+                gradient = flat.scatter(dim, places, values).view(self.shape)
+            else:
+                flat.scatter_(dim, places, values)
         return gradient
 
     def _dense(self) -> Tensor:
@@ -138,7 +149,23 @@ class Parts:
         gradient, mask, memory = self.product
         if share is None:
             return torch.mul(gradient, mask, out=memory)
-        return torch.addcmul(share, gradient, mask, out=memory)
+        if memory is None and share.shape == mask.shape == (*gradient.shape[:2], 1, 1) and _on_cpu(gradient):
+            return _linear(gradient, mask, share)
+        if gradient.is_cuda:
+            return torch.addcmul(share, gradient, mask, out=memory)
+        return torch.mul(gradient, mask, out=memory).add_(share)  # quicker on a CPU
+
+
+def _on_cpu(gradient: Tensor) -> bool:
+    return gradient.is_cpu and gradient.is_contiguous() and not torch.is_grad_enabled()
+
+
+def _linear(maps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return `scale * maps + shift`, both (N, C, 1, 1), in one pass: that of a batch norm of N C channels."""
+    scale, shift = scale.flatten(), shift.flatten().to(scale.dtype)
+    zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
+    channels = maps.view(1, -1, *maps.shape[2:])
+    return torch.native_batch_norm(channels, scale, shift, zeros, ones, False, 0.0, 0.0)[0].view(maps.shape)
 
 
 class _Gather(Function):
@@ -151,9 +178,10 @@ class _Gather(Function):
         return x.new_empty(0)
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor, None]:
         total = ctx.parts.now().total()
         ctx.parts.clear()
+        setattr(total, _FREE, True)
         return total, None
 
 
@@ -168,7 +196,7 @@ class _Product(Function):
         return x.mul_(mask)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         mask, *tensors = ctx.saved_tensors
         of_mask, memory = None, None
         if ctx.needs_input_grad[1]:
@@ -178,6 +206,8 @@ class _Product(Function):
                 of_mask, memory = _gradient_of_mask(gradient, mask, tensors)
             of_mask = of_mask.to(mask.dtype)
         if ctx.needs_input_grad[0]:
+            if not torch.is_grad_enabled() and getattr(gradient, _FREE, False):
+                memory = gradient
             ctx.parts.now().product = (gradient, mask, memory)
         return None, of_mask, None, None, None
 
@@ -198,13 +228,13 @@ def _gradient_of_mask(gradient: Tensor, mask: Tensor, tensors: list[Tensor]) -> 
     x = scale * u + shift is not computed where the sum can be had from those of `gradient * u` and of the gradient.
     """
     u, weight, bias, mean, inverse, *masks = tensors
-    factor = math.prod(masks, start=torch.ones((), dtype=mean.dtype, device=mean.device))
     if mask.shape[2:].numel() == 1:
         products, sums = _sums_over_places(gradient, u, mean, inverse)
-        total = (weight * products + bias * sums)[:, :, None, None] * factor
+        total = math.prod(masks, start=(weight * products).addcmul_(bias, sums)[:, :, None, None])
         return total.sum_to_size(mask.shape), None
-    scale = _over_channels(weight * inverse) * factor
-    shift = _over_channels(bias - mean * weight * inverse) * factor
+    scale = weight * inverse
+    shift = math.prod(masks, start=_over_channels(torch.addcmul(bias, mean, scale, value=-1)))
+    scale = math.prod(masks, start=_over_channels(scale))
     if mask.shape[1] > 1:
         return (gradient * torch.addcmul(shift.to(u.dtype), u, scale.to(u.dtype))).sum_to_size(mask.shape), None
     products = gradient * u
@@ -219,7 +249,8 @@ def _sums_over_places(gradient: Tensor, u: Tensor, mean: Tensor, inverse: Tensor
         # Both at once, and without a map between: what the gradients of a batch norm's weight and bias are, if every
         # channel of every image is a channel of its own.
         shape = (1, num_images * channels, height, width)
-        mean, inverse = mean.repeat(num_images), inverse.repeat(num_images)
+        mean = mean.expand(num_images, -1).reshape(-1)
+        inverse = inverse.expand(num_images, -1).reshape(-1)
         wanted = [False, True, True]
         _, products, sums = torch.ops.aten.native_batch_norm_backward(
             gradient.view(shape), u.view(shape), inverse, None, None, mean, inverse, True, 0.0, wanted
@@ -233,9 +264,9 @@ def _sums_over_places(gradient: Tensor, u: Tensor, mean: Tensor, inverse: Tensor
 def _over_all_channels(weights: Tensor, maps: Tensor) -> Tensor:
     """Return the sum over the channels of weights (N or 1, C, 1, 1) times maps, (N, 1, H, W)."""
     num_images, channels = maps.shape[:2]
-    rows = weights.expand(num_images, -1, -1, -1).reshape(num_images, 1, channels).to(maps.dtype)
+    rows = weights.to(maps.dtype).expand(num_images, channels, 1, 1).view(num_images, 1, channels)
     return torch.bmm(rows, maps.flatten(2)).view(num_images, 1, *maps.shape[2:])
 
 
 def _over_channels(values: Tensor) -> Tensor:
-    return values[:, None, None]
+    return values[None, :, None, None]

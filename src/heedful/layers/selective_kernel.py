@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from heedful.errors import InputError
 from heedful.gates import attend, fresh
 from heedful.layers.batch_norm import normalized
-from heedful.layers.product import weighted
-from heedful.layers.squeeze_excitation import mean
+from heedful.layers.pooling import mean
 from heedful.layers.widths import hidden_width
 
 
@@ -186,7 +185,7 @@ class KernelSelection(nn.Module):
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the mixture of both kernels' outputs."""
         # In this form it is the first exactly where its weight is 1, and only the difference is kept for the backward.
-        return own + weighted(second - own, 1 - self.mask(own, second))
+        return own + (1 - self.mask(own, second)) * (second - own)
 
 
 LEAST_HIDDEN = 32

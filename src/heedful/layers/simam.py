@@ -47,7 +47,7 @@ class SimAM(nn.Module):
         if not regularization > 0:
             raise InputError(f"regularization is {regularization!r}, but it must be above 0; the paper takes 1e-4")
         self.regularization = regularization
-        self.gate = fresh(gate)
+        self.gate = fresh(gate, device)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return what the gate is given: the inverse energy of each place of each channel."""

@@ -1,6 +1,5 @@
 """Squeeze-and-Excitation (Hu et al., CVPR 2018) with any gate: equation 6 of [L]."""
 
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from heedful.gates import attend, fresh
 from heedful.layers.conventions import Convention, convention_named
+from heedful.layers.pooling import mean
 from heedful.layers.product import weighted
 
 
@@ -61,17 +61,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Return `x * mask(x)`."""
-        return weighted(x, self.mask(x))
-
-
-def mean(x: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
-    """Return `x.mean(dims)`, cheaper to train through.
-
-    The gradient of a mean divides a tensor as large as x; that of a sum is a view, and the division is of its result.
-    Half precision is summed in float32, as `mean` does inside.
-    """
-    total = x.sum(dims, keepdim=keepdim, dtype=torch.promote_types(x.dtype, torch.float32))
-    return (total / math.prod([x.shape[dim] for dim in dims])).to(x.dtype)
+        return weighted(x, self.mask(x), only_pooled=True)
 
 
 def bottleneck(

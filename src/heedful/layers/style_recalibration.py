@@ -49,7 +49,7 @@ class StyleRecalibration(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(checked(channels), 2, device=device, dtype=dtype))
         self.norm = nn.BatchNorm1d(channels, device=device, dtype=dtype)
-        self.gate = fresh(gate)
+        self.gate = fresh(gate, device)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
         """Return what the gate is given, one number per image and channel."""

@@ -5,6 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from heedful.errors import InputError
+from heedful.layers.product import forget
+from heedful.surgery.attended_norm import Remembered, can_remember
 from heedful.surgery.mixing import Mixed, mix, unmix
 
 
@@ -20,7 +22,7 @@ class Attended(Mixed):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the attended output."""
-        return self.attention(super().forward(*args, **kwargs))  # type: ignore[misc]
+        return forget(self.attention(super().forward(*args, **kwargs)))  # type: ignore[misc]
 
     @property
     def qconfig(self) -> None:
@@ -61,6 +63,8 @@ def put(host: nn.Module, attention: nn.Module) -> None:
     """Let the host's output pass through the attention from now on, in place."""
     attention.train(host.training)
     host.add_module("attention", attention)
+    if can_remember(host):
+        mix(host, Remembered)
     mix(host, AttendedDict if isinstance(host, nn.ModuleDict) else Attended)
 
 
@@ -68,6 +72,8 @@ def take(host: nn.Module) -> nn.Module:
     """Undo `put`, and return the attention."""
     assert isinstance(host, Attended)
     unmix(host)
+    if isinstance(host, Remembered):
+        unmix(host)
     attention = host.attention
     del host.attention
     return attention

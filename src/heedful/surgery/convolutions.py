@@ -28,7 +28,7 @@ def convolution_sites(model: nn.Module, sites: Sites | None = None, example: Any
     Raises:
         InputError: if nothing is found, or something that was named is no plain `nn.Conv2d`.
     """
-    plain = {name for name, module in model.named_modules() if type(module) is nn.Conv2d}
+    plain = {name for name, module in model.named_modules(remove_duplicate=False) if type(module) is nn.Conv2d}
     if not plain:
         raise InputError("the network has no plain convolution (nn.Conv2d) whose weights could be attended")
     chosen = choose(model, sites, lambda model: by_structure(model, example))

@@ -19,7 +19,7 @@ def outputs(model: nn.Module, names: Collection[str], example: Any = None) -> di
 
     Nothing is computed: parameters and input are meta tensors, which have a shape alone, or where the network makes
     tensors of its own, fake ones. A pass that fails after the last of the modules counts: a network made for images of
-    another size is not refused for its linear layers.
+    another size is not refused for its linear layers. Hooks that the network has run too.
 
     Args:
         model: any module; run in evaluation mode.
@@ -34,7 +34,7 @@ def outputs(model: nn.Module, names: Collection[str], example: Any = None) -> di
     for tried in examples:
         for run in (_on_meta, _on_fake):
             found, error = _pass(model, names, functools.partial(run, model, tried))
-            if error is None or all(found.values()):
+            if error is None or (found and all(found.values())):
                 return found
             errors.append(error)
     raise InputError(

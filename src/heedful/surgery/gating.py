@@ -79,7 +79,8 @@ def set_gate(model: nn.Module, gate: Gate, *, example: Any = None) -> int:
         kinds = sorted({f"{gated.name} ({type(gated.module).__name__})" for gated in idle})
         raise InputError(f"these modules do not use their gate, so none was changed: {', '.join(kinds)}")
     for module, attribute in places:
-        exchange(module, attribute, fresh(gate))
+        like = next(model.parameters(), None)
+        exchange(module, attribute, fresh(gate, None if like is None else like.device))
     return len(places)
 
 
