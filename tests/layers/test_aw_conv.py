@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -262,6 +263,11 @@ def settings():
     ]
 
 
+# torch's own warning, of the plain convolution
+even_kernels = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+
+
+@even_kernels
 @pytest.mark.parametrize("arguments", settings(), ids=str)
 @pytest.mark.parametrize("residual", [True, False])
 def test_where_the_scale_is_1_it_is_the_plain_convolution_to_the_bit(arguments, residual):
@@ -278,6 +284,7 @@ def test_where_the_scale_is_1_it_is_the_plain_convolution_to_the_bit(arguments, 
             torch.testing.assert_close(torch.autograd.grad(conv(x).square().sum(), tensor), expected)
 
 
+@even_kernels
 @pytest.mark.parametrize("arguments", settings(), ids=str)
 def test_every_method_and_every_choice_gives_the_same_layer(arguments):
     conv = made(4, 8, **arguments).eval()
@@ -490,11 +497,83 @@ print(worst)
 def test_onnx_with_any_number_of_images(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="heedful[onnx] is not installed")
-    arguments = [
-        {"kernel_size": 3, "padding": 1, "stride": 2},
-        {"kernel_size": 3, "padding": 1, "ratio_in": 2},
-    ]
+    arguments = [{"kernel_size": 3, "padding": 1, "stride": 2}]
     command = [sys.executable, "-c", ONNX.replace("SETTINGS", repr(arguments)), str(tmp_path / "conv.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.splitlines()[-1]) < 1e-5
+
+
+TRITON = """
+import torch
+from heedful.layers import per_sample_conv_triton as kernels, per_sample_plain as plain
+from heedful.layers.per_sample_geometry import Geometry
+torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+def found(form, tensors, geometry):
+    y = form(*tensors, geometry)
+    first = torch.autograd.grad(y, tensors, torch.linspace(-1, 1, y.numel(), device=DEVICE, dtype=y.dtype).view_as(y))
+    return [y, *first]
+
+kernels.PLACES, kernels.CHANNELS, kernels.DEPTH = 32, 32, 16
+num_compared = 0
+for geometry, layout, dtype, tolerance in [
+    (Geometry((3, 3), (1, 1), (1, 1, 1, 1)), torch.contiguous_format, torch.float32, 1e-5),
+    (Geometry((2, 3), (2, 1), (0, 1, 2, 0), (1, 2)), torch.channels_last, torch.float32, 1e-5),
+    (Geometry((1, 1), (2, 2)), torch.contiguous_format, torch.float16, 1e-2),
+]:
+    kernels.PROGRAMS = 512 if layout == torch.channels_last else 1
+    shapes = (2, 18, 6, 7), (34, 18, *geometry.kernel), (2, 34, 1, *geometry.kernel)
+    tensors = [torch.randn(shape, device=DEVICE, dtype=dtype).requires_grad_() for shape in shapes]
+    tensors[0] = tensors[0].detach().contiguous(memory_format=layout).requires_grad_()
+    ours = found(kernels.TritonTaps.apply, tensors, geometry)
+    assert ours[0].is_contiguous(memory_format=layout)
+    for one, other in zip(ours, found(plain.taps, tensors, geometry), strict=True):
+        distance = (one - other).norm() / other.norm()
+        assert distance < tolerance, (geometry, dtype, distance)
+        num_compared += 1
+kernels.PLACES, kernels.CHANNELS, kernels.DEPTH = 64, 64, 32
+assert kernels.works(torch.device(DEVICE), torch.float32)
+print(num_compared)
+"""
+
+
+def compared_by_triton(device, **environment):
+    """In a process of its own: Triton reads the environment once, and compiles functions as they are written."""
+    pytest.importorskip("triton", reason="Triton is not on this machine")
+    script = TRITON.replace("DEVICE", repr(device))
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_the_triton_kernels_agree_with_pytorch_in_tritons_interpreter():
+    assert compared_by_triton("cpu", TRITON_INTERPRET="1") == 12
+
+
+@pytest.mark.gpu
+def test_the_triton_kernels_agree_with_pytorch_on_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    assert compared_by_triton("cuda") == 12
+    conv = AWConv2d(64, 64, 3, padding=1).cuda()
+    x = torch.randn(2, 64, 9, 9, device="cuda")
+    y = conv(x)
+    conv.attention.method = "unfold"
+    torch.testing.assert_close(y, conv(x), rtol=1e-2, atol=1e-2)
+
+
+def test_triton_that_does_not_work_is_said_and_not_used():
+    """Without a GPU, and without the interpreter, the kernels cannot be launched."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    pytest.importorskip("triton", reason="Triton is not on this machine")
+    script = """
+import torch
+from heedful.layers.per_sample_conv_triton import works
+print(works(torch.device("cpu"), torch.float32))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "False", done.stderr
+    assert "heedful's Triton kernels are not used on cpu" in done.stderr

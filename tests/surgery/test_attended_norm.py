@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import heedful
@@ -70,8 +71,10 @@ def gradients(module, u, upstream):
 def test_values_and_gradients_are_those_of_the_plain_computation(name, training, memory_format):
     plain, host = pair(name)
     u, upstream = maps(memory_format=memory_format), maps(memory_format=memory_format)
+    given = upstream.clone()
     results = [gradients(module.train(training), u, upstream) for module in (plain, host)]
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+    assert torch.equal(upstream, given)
     assert results[0][1][0].stride() == results[1][1][0].stride()
     for one, other in zip(plain.norm.buffers(), host.buffers(), strict=False):
         assert torch.equal(one, other)
@@ -222,6 +225,14 @@ def test_mixed_precision(name, training):
     torch.testing.assert_close(results[0], results[1], rtol=0.05, atol=0.1)
 
 
+def forward_derivative(u):
+    def derivative(f):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(f(forward_ad.make_dual(u, torch.ones_like(u)))).tangent
+
+    return derivative
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own, in its jvp
 @pytest.mark.parametrize("name", SE_CBAM)
 def test_functional_transforms(name):
@@ -232,6 +243,7 @@ def test_functional_transforms(name):
         lambda f: torch.func.grad(lambda u: f(u).square().sum())(u),
         lambda f: torch.func.vmap(f)(u[None].expand(2, -1, -1, -1, -1)),
         lambda f: torch.func.jvp(f, (u,), (torch.ones_like(u),)),
+        forward_derivative(u),
     ):
         torch.testing.assert_close(transform(host), transform(plain))
 
@@ -268,6 +280,17 @@ def test_hooks_see_maps_that_nothing_overwrites():
         with context:
             host(u)
         torch.testing.assert_close(seen, [x, plain.layer.channel(x)])
+
+
+def test_gradients_of_maps_that_a_hook_has_seen():
+    plain, host = pair("cbam")
+    u, results = maps().requires_grad_(), []
+    for module, layer in ((plain, plain.layer), (host, host.attention)):
+        seen = []
+        layer.channel.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output))
+        y = module(u)
+        results.append(torch.autograd.grad(y.square().sum(), [*seen, u]))
+    torch.testing.assert_close(*results)
 
 
 def test_hooks_on_gradients_within_the_attention():

@@ -5,6 +5,7 @@ measures what `choose` says.
 """
 
 import dataclasses
+import importlib.util
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from torch import Tensor
 from heedful.errors import InputError, unknown
 from heedful.layers import per_sample_plain as plain
 from heedful.layers.per_sample_geometry import Geometry
-from heedful.layers.per_sample_saving import Grouped, Output, Taps
+from heedful.layers.per_sample_saving import Form, Grouped, Output, Taps
 
 METHODS = ("auto", "output", "taps", "grouped", "unfold")
 
@@ -54,14 +55,10 @@ def per_sample_conv(
     if method == "auto":
         method = choose(x, weight, scale, geometry)
     check(method, scale.shape[2], (scale.shape[3], scale.shape[4]))
-    if method == "unfold":
-        return plain.unfold(x, weight, scale, geometry)
     traced = is_traced()
-    if method == "output":
-        return (plain.output if traced else Output.apply)(x, weight, scale, geometry)
-    if method == "grouped":
-        return (plain.grouped if traced else Grouped.apply)(x, weight, scale, geometry)
-    return plain.taps(x, weight, scale, geometry) if traced else _taps(x, weight, scale, geometry)
+    form = (_TRACED if traced else _EAGER)[method]
+    y = form(x, weight, scale, geometry)
+    return y if traced else _in_format_of(x, y)
 
 
 def choose(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> str:
@@ -69,6 +66,8 @@ def choose(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> str:
     if scale.shape[2:].numel() == 1:
         return "output"
     one_block = scale.shape[2] == 1
+    if x.is_cuda and one_block and _has_kernels(x, weight, scale, geometry):
+        return "taps"
     if torch.compiler.is_exporting() or torch._C._is_tracing():
         return "taps" if one_block else "unfold"
     rows, columns = geometry.output_size((x.shape[2], x.shape[3]))
@@ -108,11 +107,39 @@ def check(method: str, blocks: int, places: tuple[int, int]) -> None:
         )
 
 
+def _has_kernels(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> bool:
+    """Tell whether Triton is here, and its kernels are for these tensors and work."""
+    if is_traced() or importlib.util.find_spec("triton") is None:
+        return False
+    from heedful.layers import per_sample_conv_triton as kernels
+
+    return kernels.usable(x, weight, scale, geometry)
+
+
 def _taps(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> Tensor:
+    if x.is_cuda and _has_kernels(x, weight, scale, geometry):
+        from heedful.layers import per_sample_conv_triton as kernels
+
+        return kernels.TritonTaps.apply(x, weight, scale, geometry)
     if geometry.groups == 1:
         return Taps.apply(x, weight, scale, geometry)
     single = dataclasses.replace(geometry, groups=1)
-    parts = zip(
-        *[tensor.chunk(geometry.groups, axis) for tensor, axis in ((x, 1), (weight, 0), (scale, 1))], strict=True
-    )
+    whole = ((x, 1), (weight, 0), (scale, 1))
+    parts = zip(*[tensor.chunk(geometry.groups, axis) for tensor, axis in whole], strict=True)
     return torch.cat([Taps.apply(*part, single) for part in parts], 1)
+
+
+def _in_format_of(x: Tensor, y: Tensor) -> Tensor:
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return y.contiguous(memory_format=torch.channels_last)
+    return y
+
+
+_TRACED: dict[str, Form] = {
+    "output": plain.output,
+    "taps": plain.taps,
+    "grouped": plain.grouped,
+    "unfold": plain.unfold,
+}
+
+_EAGER: dict[str, Form] = {"output": Output.apply, "taps": _taps, "grouped": Grouped.apply, "unfold": plain.unfold}

@@ -51,7 +51,7 @@ class Origin:
             (N, C, 1, 1); nothing where no gradient is asked for.
         training: whether mean and deviation are those of u, not constants.
         eps: of the batch norm.
-        fresh: whether nothing else sees the map's memory.
+        fresh: whether nothing else sees the map, so that its memory and its gradient's can be used again.
     """
 
     tensors: tuple[Tensor, ...] = ()
@@ -72,7 +72,7 @@ class Origin:
 
 _ATTRIBUTE = "_heedful_origin"
 _FREE = "_heedful_free"
-"""Attribute of a gradient that was made here, so that nothing but the next operation has it."""
+"""Attribute of a gradient that was made here, for the next operation; unless the map is seen, nothing else has it."""
 
 
 def origin_of(x: Tensor) -> Origin | None:
@@ -189,7 +189,7 @@ class _Product(Function):
     @staticmethod
     def forward(ctx: Any, token: Tensor, mask: Tensor, x: Tensor, origin: Origin, overwrite: bool) -> Tensor:
         ctx.save_for_backward(mask, *origin.tensors)
-        ctx.parts, ctx.training, ctx.eps = origin.parts, origin.training, origin.eps
+        ctx.parts, ctx.origin = origin.parts, (origin.training, origin.eps, origin.fresh)
         if not overwrite:
             return x * mask
         ctx.mark_dirty(x)
@@ -198,15 +198,16 @@ class _Product(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         mask, *tensors = ctx.saved_tensors
+        training, eps, fresh = ctx.origin
         of_mask, memory = None, None
         if ctx.needs_input_grad[1]:
             if torch.is_grad_enabled():
-                of_mask = (gradient * _made_again(tensors, ctx.training, ctx.eps)).sum_to_size(mask.shape)
+                of_mask = (gradient * _made_again(tensors, training, eps)).sum_to_size(mask.shape)
             else:
                 of_mask, memory = _gradient_of_mask(gradient, mask, tensors)
             of_mask = of_mask.to(mask.dtype)
         if ctx.needs_input_grad[0]:
-            if not torch.is_grad_enabled() and getattr(gradient, _FREE, False):
+            if fresh and not torch.is_grad_enabled() and getattr(gradient, _FREE, False):
                 memory = gradient
             ctx.parts.now().product = (gradient, mask, memory)
         return None, of_mask, None, None, None

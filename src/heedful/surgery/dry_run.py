@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from heedful.errors import InputError
 from heedful.temporary import evaluation_mode, removing
@@ -75,8 +77,15 @@ def _pass(
 
 
 def _on_meta(model: nn.Module, example: Any) -> None:
-    with _without_values(model):
+    with _without_values(model), _WithoutNorms():
         model(*_mapped(lambda tensor: tensor.to("meta"), example))
+
+
+class _WithoutNorms(TorchFunctionMode):
+    """Batch norm keeps the shape, and on meta tensors takes longer than all the rest of a network."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function is F.batch_norm else function(*args, **(kwargs or {}))
 
 
 @contextmanager
