@@ -62,7 +62,7 @@ class KernelAttention(nn.Module):
         self.expand = nn.Conv2d(hidden, weights, 1, bias=False, device=device, dtype=dtype)
         self.expand_norm = nn.BatchNorm2d(weights, device=device, dtype=dtype)
         self.neutral = 0.0 if residual else 1.0
-        self.gate = fresh(gate)
+        self.gate = fresh(gate, device)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out inner rows columns"]:
         """Return by what the weights are multiplied, 1 + A or A: (N, C2, C1 / r_C1, h, w), or 1 for h and w."""

@@ -128,19 +128,26 @@ def _convolution_gradients(
     g: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, needs_x: bool, needs_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of map and kernel, for a kernel of all images or, with five dimensions, one of each."""
-    padded, padding = geometry.padded(x)
     own = weight.dim() == 5
+    if own and needs_x and max(geometry.stride) > 1 and x.device.type == "cpu":
+        # oneDNN brings what it has for a strided convolution from channels last, slowly where channels are many.
+        alone = zip(g.split(1), x.split(1), weight, strict=True)
+        of_images = [_convolution_gradients(*image, geometry, True, False)[0] for image in alone]
+        of_x = torch.cat([image for image in of_images if image is not None])
+        return of_x, _convolution_gradients(g, x, weight, geometry, False, needs_weight)[1]
+    padded, padding = geometry.padded(x)
     arguments = [plain.as_groups(g), plain.as_groups(padded), weight.flatten(0, 1)] if own else [g, padded, weight]
-    groups = geometry.groups * (x.shape[0] if own else 1)
     of_padded, of_weight, _ = torch.ops.aten.convolution_backward(
-        *arguments, None, geometry.stride, padding, geometry.dilation, False, (0, 0), groups,
-        (needs_x, needs_weight, False),
+        *arguments, None, geometry.stride, padding, geometry.dilation, False, (0, 0),
+        geometry.groups * (x.shape[0] if own else 1), (needs_x, needs_weight, False),
     )  # fmt: skip
-    of_x = None
-    if needs_x:
-        top, left = geometry.padding[0] - padding[0], geometry.padding[2] - padding[1]
-        of_x = of_padded.view(padded.shape)[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+    of_x = _without_padding(of_padded.view(padded.shape), x, padding, geometry) if needs_x else None
     return of_x, of_weight.view(weight.shape) if needs_weight else None
+
+
+def _without_padding(of_padded: Tensor, x: Tensor, left_over: tuple[int, int], geometry: Geometry) -> Tensor:
+    top, left = geometry.padding[0] - left_over[0], geometry.padding[2] - left_over[1]
+    return of_padded[:, :, top : top + x.shape[2], left : left + x.shape[3]]
 
 
 def _split(of_kernels: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,8 +57,14 @@ def backward(
         needs: for which of x, weight and scale.
     """
     last, g = x.permute(0, 2, 3, 1), g.permute(0, 2, 3, 1).contiguous()
-    of_x, of_weight, of_scale = _zeros(x, needs[0]), _zeros(weight, needs[1]), _zeros(scale, needs[2])
-    for index, phase in enumerate(geometry.phases((x.shape[2], x.shape[3]))):
+    phases = list(geometry.phases((x.shape[2], x.shape[3])))
+    # What no phase writes is zero: places between strides, and taps that lie in the padding.
+    all_met = len(phases) == geometry.stride[0] * geometry.stride[1]
+    of_x, of_weight, of_scale = [
+        None if not needed else torch.empty_like(tensor) if all_met else torch.zeros_like(tensor)
+        for tensor, needed in zip((x, weight, scale), needs[:3], strict=True)
+    ]
+    for index, phase in enumerate(phases):
         places, kernels = _places(last, phase), _kernels(weight, phase)
         if of_scale is not None:
             product = products[index] if products else torch.mm(places.flatten(0, 2), kernels.flatten(0, 1).t())
@@ -113,10 +119,6 @@ def _add_scale_gradient(of_scale: Tensor, g: Tensor, product: Tensor, phase: Pha
     ]
     into = of_scale[:, phase.kernel[0], phase.kernel[1]]
     into.copy_(torch.stack(sums, 1).view(into.shape))
-
-
-def _zeros(tensor: Tensor, needed: bool) -> Tensor | None:
-    return torch.zeros_like(tensor) if needed else None
 
 
 def _like(x: Tensor, last: Tensor) -> Tensor:
