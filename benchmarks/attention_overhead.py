@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import heedful
 from common import paired, write
 from heedful.evaluate.cost import saved_bytes
-from heedful.layers import CONVOLUTIONS
+from heedful.layers import CONVOLUTIONS, LAYERS
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -94,11 +94,7 @@ def with_naive_aw() -> nn.Module:
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {
     "plain": plain,
-    **{
-        f"heedful {variant}": partial(with_ours, variant)
-        for variant in ("se", "eca", "cbam", "aw", "aw+se")
-        if "aw" in CONVOLUTIONS or "aw" not in variant
-    },
+    **{f"heedful {variant}": partial(with_ours, variant) for variant in [*LAYERS, *CONVOLUTIONS, "aw+se"]},
     "timm plain": partial(with_timms, None),
     **{f"timm {layer}": partial(with_timms, layer) for layer in ("se", "eca", "cbam")},
     "naive aw": with_naive_aw,

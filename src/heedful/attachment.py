@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from heedful.surgery.sites import Sites, output_sites
 from heedful.variant import Part, Variant, parse
 
 Start = Literal["identity", "paper"]
+_MARK = "__module__"
+"""Attribute of a convolution that became one with attention; by it torch.fx goes on taking it as one call."""
 
 
 @dataclass(frozen=True)
@@ -84,21 +87,22 @@ def attach(
         return []
     replaced, places = _places(model, variant, sites, example)
     appended = Variant(tuple(part for part in variant.parts if part.layer in LAYERS))
-    layers = {site.name: _layers(appended, site.channels, _like(model, site.name), options) for site in places}
+    layers = {site.name: _layers(appended, site, model, options) for site in places}
     changed: list[nn.Module] = []
     try:
         for site, part in replaced:
             convolution = model.get_submodule(site.name)
             assert isinstance(convolution, nn.Conv2d)
             CONVOLUTIONS[part.layer].put_into(convolution, gate=part.gate, **_accepted(part.layer, options))
-            convolution.__module__ = nn.Conv2d.__module__  # by which torch.fx goes on taking it as one call
+            setattr(convolution, _MARK, nn.Conv2d.__module__)
             changed.append(convolution)
         for name, layer in layers.items():
             attended.put(model.get_submodule(name), layer)
             changed.append(model.get_submodule(name))
         gates = [gated for module in changed for gated in gates_of(module)]
         if start == "identity":
-            _open(gates)
+            for module in changed:
+                _open(gates_of(module), _like(model, module))
         idle = unused(model, gates, [site.name for site in [*(site for site, _ in replaced), *places]], example)
         assert not idle, f"put in but not called: {idle}"
     except BaseException:
@@ -126,8 +130,8 @@ def detach(model: nn.Module) -> int:
 
 
 def _attended(model: nn.Module) -> list[nn.Module]:
-    convolutions = tuple(CONVOLUTIONS.values())
-    return [module for module in model.modules() if isinstance(module, (attended.Attended, *convolutions))]
+    # A convolution with attention that the user's own code made has no mark.
+    return [module for module in model.modules() if isinstance(module, attended.Attended) or _MARK in vars(module)]
 
 
 def _restore(module: nn.Module) -> None:
@@ -135,7 +139,7 @@ def _restore(module: nn.Module) -> None:
         attended.take(module)
     else:
         module.take_out()  # type: ignore[operator]
-        del module.__module__
+        delattr(module, _MARK)
 
 
 def _check(model: nn.Module, variant: Variant, start: str, options: Mapping[str, Any]) -> None:
@@ -201,19 +205,20 @@ def _site(name: str, calls: list[Any], *, strict: bool) -> Site | None:
     raise InputError(f"sites: {name!r} does not put out a feature map (N, C, H, W): choose another module")
 
 
-def _layers(variant: Variant, channels: int, like: Tensor, options: Mapping[str, Any]) -> nn.Module:
+def _layers(variant: Variant, site: Site, model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+    like = _like(model, model.get_submodule(site.name))
     layers = [
         LAYERS[part.layer](
-            channels, gate=part.gate, device=like.device, dtype=like.dtype, **_accepted(part.layer, options)
+            site.channels, gate=part.gate, device=like.device, dtype=like.dtype, **_accepted(part.layer, options)
         )
         for part in variant.parts
     ]
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 
-def _like(model: nn.Module, name: str) -> Tensor:
+def _like(model: nn.Module, place: nn.Module) -> Tensor:
     """Return a parameter whose device and type the attention at this place takes: the place's own, or the network's."""
-    candidates = [*model.get_submodule(name).parameters(), *model.parameters()]
+    candidates = itertools.chain(place.parameters(), model.parameters())
     return next((tensor for tensor in candidates if tensor.is_floating_point()), torch.empty(0))
 
 
@@ -231,8 +236,7 @@ def _takes(layer: str, option: str) -> bool:
     return option in inspect.signature(LAYERS[layer] if layer in LAYERS else CONVOLUTIONS[layer].put_into).parameters
 
 
-def _open(gates: Sequence[Gated]) -> None:
+def _open(gates: Sequence[Gated], like: Tensor) -> None:
     for gated in gates:
-        like = next(gated.module.parameters(), None)
         opening = Opening(gated.gate, gated.neutral).train(gated.module.training)
-        setattr(gated.module, gated.attribute, opening if like is None else opening.to(like.device, like.dtype))
+        setattr(gated.module, gated.attribute, opening.to(like.device, like.dtype))

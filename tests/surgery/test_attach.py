@@ -12,7 +12,7 @@ from torch import nn
 
 from heedful import InputError, SqueezeExcitation, attach, attend, build, detach, ign2
 from heedful.gates import LearnedIgn1, Opening, ScheduledIgn1, advance
-from heedful.layers import CONVOLUTIONS, LAYERS
+from heedful.layers import CONVOLUTIONS, LAYERS, AWConv2d
 from tests.surgery.networks import Branching, Making, Plain, Residual, Tied, Twice
 
 EVERYTHING = [*LAYERS, *CONVOLUTIONS]
@@ -73,6 +73,15 @@ def test_identity_start_holds_in_training_mode_and_opens_from_there(variant):
     attention = [p for name, p in model.named_parameters() if ".attention." in name]
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in attention)
     assert sum(p.grad.abs().sum() > 0 for p in attention) > len(attention) / 2
+
+
+def test_attention_of_the_users_own_is_left_alone():
+    model = nn.Sequential(AWConv2d(3, 8, 3), nn.BatchNorm2d(8))
+    attach(model, "simam", sites="1")
+    assert detach(model) == 1
+    assert isinstance(model[0], AWConv2d)
+    with pytest.raises(InputError, match="no attention that"):
+        detach(model)
 
 
 def test_paper_start_is_the_layer_itself():

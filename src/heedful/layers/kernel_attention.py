@@ -1,5 +1,6 @@
 """The attention of an AW-convolution (Zhu et al., ICANN 2021): one weight per image for each place of its kernel."""
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from heedful.errors import InputError
 from heedful.gates import attend, fresh
 from heedful.layers.batch_norm import normalized
-from heedful.layers.per_sample_conv import check
+from heedful.layers.per_sample_conv import check, is_traced
 from heedful.layers.widths import hidden_width
 
 
@@ -92,8 +93,8 @@ def pool(x: Float[Tensor, "batch channels height width"], size: tuple[int, int])
         x: maps.
         size: rows and columns of means; means overlap where they do not divide the map.
     """
-    rows, columns = [_averages(x, x.shape[axis], number) for axis, number in zip((2, 3), size, strict=True)]
-    averages = torch.einsum("ih,jw->hwij", rows, columns).flatten(2).flatten(0, 1)
+    fixed = type(x) is Tensor and x.device.type == "cpu" and not is_traced()
+    averages = (_kept_averages if fixed else _averages)((x.shape[2], x.shape[3]), size, x.dtype, x.device)
     return torch.unflatten(torch.matmul(x.flatten(2), averages), 2, size)
 
 
@@ -101,12 +102,26 @@ def pool(x: Float[Tensor, "batch channels height width"], size: tuple[int, int])
 torch.fx.wrap("pool")
 
 
-def _averages(x: Tensor, length: int, number: int) -> Tensor:
-    """Return the matrix (number, length) whose rows average what adaptive pooling does."""
-    index, place = torch.arange(number, device=x.device)[:, None], torch.arange(length, device=x.device)
-    start, stop = index * length // number, -((index + 1) * -length // number)
-    inside = ((place >= start) & (place < stop)).to(x.dtype)
-    return inside / inside.sum(1, keepdim=True)
+def _averages(
+    lengths: tuple[int, int], numbers: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Tensor:  # fmt: skip
+    """Return the matrix (places of the map, means) whose columns average what adaptive pooling does."""
+    lines = []
+    for length, number in zip(lengths, numbers, strict=True):
+        index, place = torch.arange(number, device=device), torch.arange(length, device=device)[:, None]
+        start, stop = index * length // number, -((index + 1) * -length // number)
+        inside = ((place >= start) & (place < stop)).to(dtype)
+        lines.append(inside / inside.sum(0, keepdim=True))
+    return torch.einsum("hi,wj->hwij", *lines).flatten(2).flatten(0, 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_averages(
+    lengths: tuple[int, int], numbers: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Tensor:  # fmt: skip
+    # What is made in inference mode could not be saved for a backward pass later.
+    with torch.inference_mode(False):
+        return _averages(lengths, numbers, dtype, device)
 
 
 def _compact_shape(

@@ -131,10 +131,10 @@ def _convolution_gradients(
     own = weight.dim() == 5
     if own and needs_x and max(geometry.stride) > 1 and x.device.type == "cpu":
         # oneDNN brings what it has for a strided convolution from channels last, slowly where channels are many.
-        alone = zip(g.split(1), x.split(1), weight, strict=True)
+        alone = zip(torch.split(g, 1), torch.split(x, 1), weight, strict=True)
         of_images = [_convolution_gradients(*image, geometry, True, False)[0] for image in alone]
-        of_x = torch.cat([image for image in of_images if image is not None])
-        return of_x, _convolution_gradients(g, x, weight, geometry, False, needs_weight)[1]
+        together = torch.cat([image for image in of_images if image is not None])
+        return together, _convolution_gradients(g, x, weight, geometry, False, needs_weight)[1]
     padded, padding = geometry.padded(x)
     arguments = [plain.as_groups(g), plain.as_groups(padded), weight.flatten(0, 1)] if own else [g, padded, weight]
     of_padded, of_weight, _ = torch.ops.aten.convolution_backward(

@@ -22,18 +22,32 @@ def forward(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> tup
         geometry: with one group.
     """
     size = (x.shape[2], x.shape[3])
-    y = x.new_zeros(x.shape[0], *geometry.output_size(size), weight.shape[0])
+    shape = (x.shape[0], *geometry.output_size(size), weight.shape[0])
     last = x.permute(0, 2, 3, 1)
-    products = []
+    y, products = None, []
     for phase in geometry.phases(size):
         places, kernels = _places(last, phase), _kernels(weight, phase)
         product = torch.mm(places.flatten(0, 2), kernels.flatten(0, 1).t())
         products.append(product.view(*places.shape[:3], *kernels.shape[:2]))
-        scales = _scales(scale, phase)
-        for number, tap in enumerate(phase.taps):
-            reached = products[-1][:, tap.inputs[0], tap.inputs[1], number]
+        y = _add(y, shape, products[-1], _scales(scale, phase), phase)
+    return _like(x, x.new_zeros(shape) if y is None else y), products
+
+
+def _add(y: Tensor | None, shape: tuple[int, ...], products: Tensor, scales: Tensor, phase: Phase) -> Tensor:
+    """Add a phase's products, scaled, where they belong; begin with a tap that reaches all of y, if there is one."""
+    whole = (slice(0, shape[1]), slice(0, shape[2]))
+    reaching_all = [number for number, tap in enumerate(phase.taps) if tap.outputs == whole]
+    begun = reaching_all[0] if y is None and reaching_all else None
+    if begun is not None:
+        rows, columns = phase.taps[begun].inputs
+        y = products[:, rows, columns, begun] * scales[begun]
+    elif y is None:
+        y = products.new_zeros(shape)
+    for number, tap in enumerate(phase.taps):
+        if number != begun:
+            reached = products[:, tap.inputs[0], tap.inputs[1], number]
             y[:, tap.outputs[0], tap.outputs[1]].addcmul_(reached, scales[number])
-    return _like(x, y), products
+    return y
 
 
 def backward(
@@ -113,10 +127,12 @@ def _spread(g: Tensor, scale: Tensor, places: Tensor, phase: Phase) -> Tensor:
 
 
 def _add_scale_gradient(of_scale: Tensor, g: Tensor, product: Tensor, phase: Phase) -> None:
-    sums = [
-        (g[:, tap.outputs[0], tap.outputs[1]] * product[:, tap.inputs[0], tap.inputs[1], number]).sum((1, 2))
-        for number, tap in enumerate(phase.taps)
-    ]
+    sums, one_product = [], torch.empty_like(g)
+    for number, tap in enumerate(phase.taps):
+        reached = g[:, tap.outputs[0], tap.outputs[1]]
+        into = one_product.view(-1)[: reached.numel()].view(reached.shape)
+        torch.mul(reached, product[:, tap.inputs[0], tap.inputs[1], number], out=into)
+        sums.append(into.sum((1, 2)))
     into = of_scale[:, phase.kernel[0], phase.kernel[1]]
     into.copy_(torch.stack(sums, 1).view(into.shape))
 
