@@ -199,6 +199,20 @@ def test_pooling_is_adaptive_average_pooling(size):
         assert_all_equal([pool(x, kernel)], [F.adaptive_avg_pool2d(x, kernel)], 1e-14)
 
 
+def test_what_pooling_keeps_serves_inference_training_and_fake_tensors():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    conv = AWConv2d(4, 4, 3)
+    x = torch.randn(2, 4, 19, 23)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        assert conv(torch.empty(2, 4, 19, 23)).shape == (2, 4, 17, 21)
+    with torch.inference_mode():
+        expected = conv(x)
+    conv(x).sum().backward()
+    assert conv.attention.contract.weight.grad is not None
+    assert torch.equal(conv.train()(x), expected)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("gate", GATES, ids=repr)
 @pytest.mark.parametrize("residual", [True, False])
@@ -446,7 +460,7 @@ from heedful.layers.aw_conv import AWConv2d
 torch.set_num_threads(1)
 x = torch.randn(3, 4, 7, 6, requires_grad=True)
 num_checked = 0
-for arguments in SETTINGS + [{"kernel_size": 3, "ratio_in": 2}, {"kernel_size": 3, "ratio_kernel": 3}]:
+for arguments in SETTINGS + [{"kernel_size": 3, "ratio_in": 2, "stride": 2}]:
     conv = AWConv2d(4, 8, **arguments)
     torch.compiler.reset()
     compiled = torch.compile(conv, fullgraph=True, backend="aot_eager")
@@ -471,10 +485,10 @@ print(num_checked)
 
 
 def test_compiled_exported_transformed_and_traced_it_is_the_same():
-    script = COMPILED.replace("SETTINGS", repr(settings()[2:5]))
+    script = COMPILED.replace("SETTINGS", repr([settings()[2], settings()[6]]))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 5
+    assert int(done.stdout) == 3
 
 
 ONNX = """

@@ -154,10 +154,6 @@ def _split(of_kernels: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, T
     """Return the gradients of the shared kernel and of the scale from those of the images' kernels."""
     blocks = scale.shape[2]
     of_kernels, shared = torch.unflatten(of_kernels, 2, (blocks, -1)), torch.unflatten(weight, 1, (blocks, -1))
-    of_weight = torch.zeros_like(shared)
-    of_scale = scale.new_empty(*scale.shape[:3], *weight.shape[2:])
-    # Image by image: what lies between stays in the cache.
-    for own, factor, into in zip(of_kernels, scale, of_scale, strict=True):
-        of_weight.addcmul_(own, factor.unsqueeze(2))
-        torch.sum(own * shared, 2, out=into)
-    return of_weight.flatten(1, 2), of_scale.sum_to_size(scale.shape)
+    factors = scale.unsqueeze(3)
+    of_weight = (of_kernels * factors).sum(0).flatten(1, 2)
+    return of_weight, (of_kernels * shared).sum(3).sum_to_size(scale.shape)

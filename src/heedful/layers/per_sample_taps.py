@@ -23,7 +23,7 @@ def forward(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> tup
     """
     size = (x.shape[2], x.shape[3])
     shape = (x.shape[0], *geometry.output_size(size), weight.shape[0])
-    last = x.permute(0, 2, 3, 1)
+    last = x.permute(0, 2, 3, 1).contiguous()
     y, products = None, []
     for phase in geometry.phases(size):
         places, kernels = _places(last, phase), _kernels(weight, phase)
@@ -70,13 +70,13 @@ def backward(
         geometry: as for `forward`.
         needs: for which of x, weight and scale.
     """
-    last, g = x.permute(0, 2, 3, 1), g.permute(0, 2, 3, 1).contiguous()
+    last, g = x.permute(0, 2, 3, 1).contiguous(), g.permute(0, 2, 3, 1).contiguous()
     phases = list(geometry.phases((x.shape[2], x.shape[3])))
     # What no phase writes is zero: places between strides, and taps that lie in the padding.
     all_met = len(phases) == geometry.stride[0] * geometry.stride[1]
     of_x, of_weight, of_scale = [
         None if not needed else torch.empty_like(tensor) if all_met else torch.zeros_like(tensor)
-        for tensor, needed in zip((x, weight, scale), needs[:3], strict=True)
+        for tensor, needed in zip((last, weight, scale), needs[:3], strict=True)
     ]
     for index, phase in enumerate(phases):
         places, kernels = _places(last, phase), _kernels(weight, phase)
@@ -85,12 +85,12 @@ def backward(
             _add_scale_gradient(of_scale, g, product.view(*places.shape[:3], *kernels.shape[:2]), phase)
         spread = _spread(g, scale, places, phase).flatten(0, 2).flatten(1)
         if of_x is not None:
-            of_places = of_x.permute(0, 2, 3, 1)[:, phase.places[0], phase.places[1]]
-            of_places.copy_(torch.mm(spread, kernels.flatten(0, 1)).view(places.shape))
+            of_places = torch.mm(spread, kernels.flatten(0, 1)).view(places.shape)
+            of_x[:, phase.places[0], phase.places[1]] = of_places
         if of_weight is not None:
             of_phase = torch.mm(spread.t(), places.flatten(0, 2)).view(*_by_tap(weight, phase).shape)
             _by_tap(of_weight, phase).copy_(of_phase)
-    return of_x, of_weight, of_scale
+    return None if of_x is None else _like(x, of_x), of_weight, of_scale
 
 
 def _places(last: Tensor, phase: Phase) -> Tensor:
