@@ -28,6 +28,14 @@ def test_speeds_are_those_of_the_committed_benchmarks(name):
         assert re.search(rf"(?<![\d.]){ratio:.2f}(?!\d)", README), ratio
 
 
+def test_overheads_are_those_of_the_committed_benchmark():
+    ratios = json.loads((ROOT / "benchmarks" / "results" / "attention_overhead.json").read_text())["ratios"]
+    for name in ratios["training"]:
+        if name != "plain":
+            row = " | ".join(f"{ratios[phase][name]:.3f}" for phase in ("training", "inference", "saved"))
+            assert f"| {name} | {row} |" in README
+
+
 def test_no_committed_result_names_a_path_of_a_machine():
     for path in [*(ROOT / "results").rglob("*.json"), *(ROOT / "benchmarks").rglob("*.json")]:
         assert not re.search(r'"/|/(home|root|work|tmp)/', path.read_text()), path

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from heedful.errors import InputError
     from heedful.experiment import compare
     from heedful.gates import GATES, Gate, attend, ign1, ign2, ign3
-    from heedful.layers import CBAM, LAYERS, SqueezeExcitation
+    from heedful.layers import CBAM, CONVOLUTIONS, LAYERS, AWConv2d, SqueezeExcitation
     from heedful.maps.grad_cam import attention_maps, grad_cam
     from heedful.maps.overlay import overlay
     from heedful.models import build
@@ -21,8 +21,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CBAM",
+    "CONVOLUTIONS",
     "GATES",
     "LAYERS",
+    "AWConv2d",
     "Gate",
     "InputError",
     "SqueezeExcitation",
@@ -49,7 +51,7 @@ __all__ = [
 _MODULE_OF = {
     **dict.fromkeys(["InputError"], "heedful.errors"),
     **dict.fromkeys(["GATES", "Gate", "attend", "ign1", "ign2", "ign3"], "heedful.gates"),
-    **dict.fromkeys(["CBAM", "LAYERS", "SqueezeExcitation"], "heedful.layers"),
+    **dict.fromkeys(["AWConv2d", "CBAM", "CONVOLUTIONS", "LAYERS", "SqueezeExcitation"], "heedful.layers"),
     **dict.fromkeys(["audit", "bypass", "record"], "heedful.surgery.masks"),
     **dict.fromkeys(["set_gate"], "heedful.surgery.gating"),
     **dict.fromkeys(["Variant", "parse"], "heedful.variant"),

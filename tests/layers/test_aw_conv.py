@@ -510,7 +510,7 @@ print(worst)
 
 def test_onnx_with_any_number_of_images(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="heedful[onnx] is not installed")
+        pytest.importorskip(package, reason="heedful[export] is not installed")
     arguments = [{"kernel_size": 3, "padding": 1, "stride": 2}]
     command = [sys.executable, "-c", ONNX.replace("SETTINGS", repr(arguments)), str(tmp_path / "conv.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
