@@ -233,7 +233,8 @@ def _accepted(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _takes(layer: str, option: str) -> bool:
-    return option in inspect.signature(LAYERS[layer] if layer in LAYERS else CONVOLUTIONS[layer].put_into).parameters
+    taking = LAYERS[layer] if layer in LAYERS else CONVOLUTIONS[layer].attention_class
+    return option in inspect.signature(taking).parameters
 
 
 def _open(gates: Sequence[Gated], like: Tensor) -> None:

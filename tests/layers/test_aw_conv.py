@@ -435,7 +435,7 @@ def test_bad_arguments_are_refused_and_leave_the_convolution(options, message):
 def test_only_plain_convolutions_take_it():
     for conv in (AWConv2d(4, 4, 3), nn.LazyConv2d(4, 3)):
         for take in (AWConv2d.put_into, AWConv2d.from_conv):
-            with pytest.raises(InputError, match=f"conv is a {type(conv).__name__}, but attention on weights needs"):
+            with pytest.raises(InputError, match=f"conv is a {type(conv).__name__}, but only a plain nn.Conv2d"):
                 take(conv)
 
 

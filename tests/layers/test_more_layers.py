@@ -496,7 +496,7 @@ def test_srm_starts_with_one_weight_for_all():
     assert layer.weight.grad.abs().min() > 0
 
 
-def compare_with(theirs, ours, weights):
+def assert_equals_timms(theirs, ours, weights):
     """Same weights, then the same outputs and gradients; `weights`: theirs -> ours, by name."""
     x, same_x = feature_maps(32, (9, 6), requires_grad=True), None
     same_x = x.detach().clone().requires_grad_()
@@ -520,7 +520,7 @@ def test_eca_equals_timms(kernel_size):
     from timm.layers import EcaModule
 
     theirs = EcaModule(32) if kernel_size is None else EcaModule(kernel_size=kernel_size)
-    compare_with(theirs.double(), made("eca", 32, kernel_size=kernel_size), {"conv.weight": "conv.weight"})
+    assert_equals_timms(theirs.double(), made("eca", 32, kernel_size=kernel_size), {"conv.weight": "conv.weight"})
     for channels in range(1, 2049):
         assert neighbours(channels) == EcaModule(channels, device="meta").conv.kernel_size[0]
 
@@ -530,7 +530,7 @@ def test_gather_excite_equals_timms(extent):
     from timm.layers import GatherExcite as TimmGatherExcite
 
     theirs = TimmGatherExcite(32, extent=extent, use_mlp=False)
-    compare_with(theirs, GatherExcite(32, extent=extent), {})
+    assert_equals_timms(theirs, GatherExcite(32, extent=extent), {})
 
 
 @pytest.mark.parametrize("options", [{"extent": 2}, {"extent": 0}, {"extent": 4, "learned": True}])
@@ -550,7 +550,7 @@ def test_gather_excite_with_an_mlp_equals_timms_put_together(options):
             names[f"gather.{place}.weight"] = f"gather.convs.{i}.weight"
             names[f"gather.{place + 1}.weight"] = f"gather.norms.{i}.weight"
             names[f"gather.{place + 1}.bias"] = f"gather.norms.{i}.bias"
-    compare_with(theirs.double(), ours, names)
+    assert_equals_timms(theirs.double(), ours, names)
 
 
 def test_global_context_equals_timms():
@@ -560,7 +560,7 @@ def test_global_context_equals_timms():
     theirs.mlp_scale.norm.eps = ours.mlp[1].eps  # timm's own is 1e-6, the authors' 1e-5
     parts = {"fc1": "mlp.0", "norm": "mlp.1", "fc2": "mlp.3"}
     names = {f"mlp_scale.{key}.{kind}": f"{part}.{kind}" for key, part in parts.items() for kind in ("weight", "bias")}
-    compare_with(theirs, ours, names | {"conv_attn.weight": "places.weight"})
+    assert_equals_timms(theirs, ours, names | {"conv_attn.weight": "places.weight"})
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -572,4 +572,4 @@ def test_coordinate_attention_equals_timms(training):
     theirs.bn1.load_state_dict(ours.encoder[1].state_dict())
     parts = {"bn1": "encoder.1", "conv_h": "height.conv", "conv_w": "width.conv"}
     names = {f"{key}.{kind}": f"{part}.{kind}" for key, part in parts.items() for kind in ("weight", "bias")}
-    compare_with(theirs, ours, names | {"conv1.weight": "encoder.0.weight"})
+    assert_equals_timms(theirs, ours, names | {"conv1.weight": "encoder.0.weight"})

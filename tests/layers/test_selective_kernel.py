@@ -258,7 +258,8 @@ def test_reductions_below_one_are_refused_and_change_nothing(reduction):
 
 
 def test_no_output_channels_are_refused():
-    with pytest.raises(InputError, match="channels=0 and reduction=16 must both be at least 1"):
+    message = "channels=0 and reduction=16 must both be at least 1"
+    with pytest.warns(UserWarning, match="zero-element"), pytest.raises(InputError, match=message):
         SKConv2d(4, 0, 3)
 
 

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from heedful.layers.attentive_conv import AttentiveConv2d
 from heedful.layers.aw_conv import AWConv2d
 from heedful.layers.bam import BAM
 from heedful.layers.cbam import CBAM, ChannelCBAM, MeanCBAM
@@ -48,7 +49,7 @@ LAYERS: dict[str, type[nn.Module]] = {
 }
 """Name in the notation of variants -> layer."""
 
-CONVOLUTIONS: dict[str, type[AWConv2d] | type[SKConv2d]] = {"aw": AWConv2d, "sk": SKConv2d}
+CONVOLUTIONS: dict[str, type[AttentiveConv2d]] = {"aw": AWConv2d, "sk": SKConv2d}
 """Name in the notation of variants -> convolution with attention, which takes the place of a plain one."""
 
 SOURCES: dict[str, str] = {name: vars(layer)["source"] for name, layer in {**LAYERS, **CONVOLUTIONS}.items()}

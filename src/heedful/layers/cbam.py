@@ -1,6 +1,6 @@
 """Convolutional Block Attention Module (Woo et al., ECCV 2018) with any gate, equation 7 of [L]; and [Z]'s two forms.
 
-[Z] is Zhu et al., "An attention module by developing an AW-convolution", ICANN 2021.
+[Z] is Zhu et al., "An Attention Module for Convolutional Neural Networks", ICANN 2021.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class ChannelAttention(nn.Module):
         reduction: C divided by the MLP's hidden width; None: the convention's own.
         gate: logits to weights.
         convention: see `CBAM`.
-        pools: what is pooled: the mean, the maximum or both.
+        pools: what is pooled, the mean, the maximum or both; None: both.
         device: where the parameters are made.
         dtype: the parameters' type.
 
@@ -42,7 +42,7 @@ class ChannelAttention(nn.Module):
         reduction: int | None = None,
         gate: Callable[[Tensor], Tensor] = attend,
         convention: str = "paper",
-        pools: tuple[Pool, ...] = ("mean", "max"),
+        pools: tuple[Pool, ...] | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -50,7 +50,7 @@ class ChannelAttention(nn.Module):
         preset = convention_named(convention)
         hidden = preset.cbam_hidden(channels, reduction)
         self.mlp = bottleneck(channels, hidden, preset, bias=preset.cbam_bias, device=device, dtype=dtype)
-        self.pools = _checked(pools)
+        self.pools = _checked(preset.pools if pools is None else pools)
         self.gate = fresh(gate, device)
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels 1 1"]:
@@ -150,6 +150,8 @@ class CBAM(nn.Module):
     """
 
     source: ClassVar[str] = "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018"
+    pools: ClassVar[tuple[Pool, ...] | None] = None
+    """What both halves pool; None: the mean and the maximum."""
 
     def __init__(
         self,
@@ -164,10 +166,16 @@ class CBAM(nn.Module):
     ) -> None:
         super().__init__()
         self.channel = ChannelAttention(
-            channels, reduction=reduction, gate=gate, convention=convention, device=device, dtype=dtype
+            channels,
+            reduction=reduction,
+            gate=gate,
+            convention=convention,
+            pools=self.pools,
+            device=device,
+            dtype=dtype,
         )
         self.spatial = SpatialAttention(
-            kernel_size=kernel_size, gate=gate, convention=convention, device=device, dtype=dtype
+            kernel_size=kernel_size, gate=gate, convention=convention, pools=self.pools, device=device, dtype=dtype
         )
 
     def mask(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
@@ -180,42 +188,14 @@ class CBAM(nn.Module):
         return self.spatial(self.channel(x))
 
 
-class MeanCBAM(nn.Module):
+class MeanCBAM(CBAM):
     """CBAM without max-pooled features: both halves see means only, so that the spatial convolution sees one map.
 
     The form of [Z], section 4.1 ("Spatial" in its table 1). Arguments and errors are those of `CBAM`.
     """
 
     source: ClassVar[str] = f"{CBAM.source}; without maximum: Zhu et al., AW-convolution, ICANN 2021"
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        reduction: int | None = None,
-        kernel_size: int = 7,
-        gate: Callable[[Tensor], Tensor] = attend,
-        convention: str = "paper",
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        means: tuple[Pool, ...] = ("mean",)
-        self.channel = ChannelAttention(
-            channels, reduction=reduction, gate=gate, convention=convention, pools=means, device=device, dtype=dtype
-        )
-        self.spatial = SpatialAttention(
-            kernel_size=kernel_size, gate=gate, convention=convention, pools=means, device=device, dtype=dtype
-        )
-
-    def mask(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        """Return the weight of each channel at each place: the product of both halves' masks."""
-        channel = self.channel.mask(x)
-        return channel * self.spatial.mask(x * channel)
-
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-        """Return `spatial(channel(x))`."""
-        return self.spatial(self.channel(x))
+    pools: ClassVar[tuple[Pool, ...] | None] = ("mean",)
 
 
 class ChannelCBAM(nn.Module):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heedful.errors import InputError, unknown
-from heedful.layers.cbam import CBAM
+from heedful.layers.cbam import CBAM, MeanCBAM
 from heedful.layers.conventions import CONVENTIONS
 from heedful.layers.squeeze_excitation import SqueezeExcitation
 
@@ -107,7 +107,7 @@ def _own(layer: nn.Module, convention: str) -> dict[str, Tensor]:
     """Return the layer's weights by their names, less the gates', if the code has the same."""
     if convention not in _NAMES:
         raise unknown("code with weights", convention, _NAMES)
-    if not isinstance(layer, (SqueezeExcitation, CBAM)):
+    if not isinstance(layer, (SqueezeExcitation, CBAM)) or isinstance(layer, MeanCBAM):
         raise InputError(
             f"the layer is a {type(layer).__name__}, but only SqueezeExcitation and CBAM have weights in others' code"
         )
