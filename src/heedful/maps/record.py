@@ -1,7 +1,10 @@
 """Record what layers of a network put out, so that maps can be computed from it: the one place with forward hooks."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,42 +14,101 @@ from heedful.errors import InputError, unknown
 from heedful.temporary import evaluation_mode, removing
 
 SMALLEST_SIDE = 4
+Reshape = Callable[[Tensor], Tensor]
+_ONE_AT_A_TIME = threading.RLock()
+"""Evaluation mode belongs to the network, not to the thread: recordings in several threads wait for each other."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a forward pass left.
+
+    Args:
+        outputs: layer -> its output, from which gradients can be taken.
+        linears: every linear map of (N, channels) that was called: the module, its input, its output.
+    """
+
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    linears: list[tuple[nn.Linear, Tensor, Tensor]] = field(default_factory=list)
 
 
 @contextmanager
-def recorded(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Within the context, a forward pass of the model in evaluation mode fills the dict that this yields.
+def recorded(model: nn.Module, layers: Sequence[str], *, keep_graph: bool = False) -> Iterator[Recording]:
+    """Within the context, a forward pass of the model, `unwrapped`, fills the recording that this yields.
 
     No gradient is carried below the first of the layers to be reached: the trunk before it runs without a graph, its
-    output becomes a leaf, and the graph starts there. Works under `no_grad` and `inference_mode`, and with frozen
-    parameters. On leaving, also by an exception, hooks, training mode and gradient mode are as they were.
+    output becomes a leaf, and the graph starts there. Works under `no_grad` and `inference_mode`, with frozen
+    parameters, and in several threads. The model is in evaluation mode, and what `torch.compile` made runs eagerly. On
+    leaving, also by an exception, hooks, training mode and gradient mode are as they were.
 
     Args:
         model: any module.
-        layers: dotted names of modules whose output is one tensor (N, C, H, W).
+        layers: dotted names of modules that put out one tensor.
+        keep_graph: leave the graph, the modes and what is compiled alone: for losses, whose gradient goes through the
+            trunk.
 
     Raises:
-        InputError: if a name is not among the model's modules, or a layer's output is no feature map.
+        InputError: if a name is not among the model's modules; in the forward pass, if a layer is called twice or puts
+            out something else than a tensor.
     """
     modules = dict(model.named_modules())
     for layer in layers:
         if layer not in modules:
             raise unknown("layer", layer, [name for name in modules if name])
-    activations: dict[str, Tensor] = {}
+    recording, thread = Recording(), threading.get_ident()
 
-    def keep(layer: str, output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            raise InputError(f"layer {layer!r} does not put out a feature map (N, C, H, W): choose another layer")
-        if not activations:
+    def keep(layer: str, output: Any) -> Tensor | None:
+        if threading.get_ident() != thread:
+            return None
+        if not isinstance(output, Tensor):
+            raise InputError(f"layer {layer!r} puts out a {type(output).__name__}, not a tensor: choose another layer")
+        if layer in recording.outputs:
+            raise InputError(
+                f"layer {layer!r} is called twice in a forward pass, so that it has no one map: choose another layer"
+            )
+        if not keep_graph and not recording.outputs:
             torch.set_grad_enabled(True)
-            output = output.detach().requires_grad_()
-        activations[layer] = output
-        return output.clone()  # what follows may write into its input, as an in-place ReLU does
+            output = output.detach()
+        recording.outputs[layer] = output if output.requires_grad else output.detach().requires_grad_()
+        return recording.outputs[layer].clone()  # what follows may write into its input, as an in-place ReLU does
+
+    def note(module: nn.Linear, inputs: tuple[Any, ...], output: Any) -> None:
+        if threading.get_ident() == thread and inputs and inputs[0].ndim == 2:
+            recording.linears.append((module, inputs[0], output))
 
     hooks = [modules[name].register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)) for name in layers]
+    # As the first of its hooks, `note` sees what the module itself put out.
+    hooks += [
+        module.register_forward_hook(note, prepend=True)
+        for module in modules.values()
+        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    ]
+    with ExitStack() as stack:
+        stack.enter_context(removing(hooks))
+        if not keep_graph:
+            stack.enter_context(undisturbed(model))
+        yield recording
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Within the context the model is in evaluation mode, eager and without gradients; one thread at a time."""
+    compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
+    eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     # no_grad restores the mode that `keep` changes; outside of inference mode, since its tensors can have no gradient
-    with removing(hooks), evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        yield activations
+    with _ONE_AT_A_TIME, eager, evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network that `torch.compile`, `DataParallel` or `DistributedDataParallel` was given."""
+    while True:
+        if "_orig_mod" in model._modules:
+            model = model.get_submodule("_orig_mod")
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
 
 
 def last_layer(model: nn.Module, images: Tensor) -> str:
@@ -62,11 +124,43 @@ def last_layer(model: nn.Module, images: Tensor) -> str:
     Raises:
         InputError: if no module puts out such a feature map.
     """
-    finished: list[str] = []
+    finished = _finished(model, images)
+    if not finished:
+        raise InputError("no module of this network puts out a feature map (N, C, H, W) of at least 4 x 4 places")
+    return finished[-1][0]
+
+
+def last_layers(model: nn.Module, images: Tensor) -> tuple[str, str]:
+    """Return the modules that finish last at each of the two coarsest resolutions of at least 4 x 4 places.
+
+    In a ResNet these are its last two stages, in [W] ("Sharpen Focus", Wang et al. 2019) the inner and the last layer.
+
+    Args:
+        model: any module.
+        images: one or more images (N, C, H, W) to run it on.
+
+    Raises:
+        InputError: if there are no two such resolutions.
+    """
+    finished = _finished(model, images)
+    last = finished[-1] if finished else ("", (0, 0))
+    inner = [name for name, size in finished if size[0] * size[1] > last[1][0] * last[1][1]]
+    if not inner:
+        height, width = images.shape[2:]
+        raise InputError(
+            f"on images of {height} x {width} pixels this network has no two resolutions of at least 4 x 4 places: "
+            f"give larger images, for example {2 * height} x {2 * width}, or name the layers"
+        )
+    return inner[-1], last[0]
+
+
+def _finished(model: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, int]]]:
+    """Return name and resolution of the modules that put out a feature map of 4 x 4 places, as they finish."""
+    finished: list[tuple[str, tuple[int, int]]] = []
 
     def note(name: str, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= SMALLEST_SIDE:
-            finished.append(name)
+            finished.append((name, (output.shape[2], output.shape[3])))
 
     hooks = [
         module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
@@ -75,6 +169,4 @@ def last_layer(model: nn.Module, images: Tensor) -> str:
     ]
     with removing(hooks), evaluation_mode(model), torch.no_grad():
         model(images)
-    if not finished:
-        raise InputError("no module of this network puts out a feature map (N, C, H, W) of at least 4 x 4 places")
-    return finished[-1]
+    return finished

@@ -94,7 +94,7 @@ def test_frozen_networks_have_the_same_maps(network, images):
         ({"layers": ["33"]}, "unknown layer '33'"),
         ({"method": "grad-can"}, "unknown method 'grad-can': did you mean grad-cam"),
         ({"classes": torch.tensor([1])}, "classes has 1 rows for 2 images"),
-        ({"layers": ["7"]}, "does not put out a feature map"),
+        ({"layers": ["7"]}, "which is no feature map"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused(network, images, options, message):
