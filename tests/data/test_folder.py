@@ -9,6 +9,7 @@ from heedful.data.folder import list_folder, read_folder
 from heedful.data.images import moments, read_square
 from heedful.data.pool import TEST, TRAIN, VAL
 from heedful.errors import InputError
+from tests.data_made import imagenet, save_huge
 
 
 def read(root, image_size=12, skip_bad_images=False):
@@ -169,3 +170,28 @@ def test_wrong_layouts_are_refused(make_folder, case):
     counts, message = WRONG[case]
     with pytest.raises(InputError, match=message):
         list_folder(make_folder(counts))
+
+
+def test_imagenets_folders_are_read_and_val_is_the_test_split(tmp_path):
+    pool = read(imagenet(tmp_path))
+    assert pool.classes == ("n01440764", "n01443537")
+    assert given_counts(pool) == {(name, part): n for name in pool.classes for part, n in ((TRAIN, 6), (TEST, 2))}
+
+
+def test_a_flat_validation_folder_as_imagenets_archive_makes_it_is_refused_with_the_repair(tmp_path):
+    root = imagenet(tmp_path)
+    for path in sorted((root / "val").rglob("*.JPEG")):
+        path.rename(root / "val" / path.name)
+    for name in ("n01440764", "n01443537"):
+        (root / "val" / name).rmdir()
+    message = r"val holds 4 images and no class folders: .* as in train/; for ImageNet.*ImageNet\(ROOT, split='val'\)"
+    with pytest.raises(InputError, match=message):
+        read(root)
+
+
+def test_an_image_too_large_to_decode_is_named_among_others(make_folder):
+    root = make_folder({"ant": 2, "bee": 2})
+    save_huge(root / "bee/huge.png")
+    with pytest.raises(InputError, match=r"1 of 5 images in .*bee/huge.png \(huge.png has more than the 89"):
+        read(root)
+    assert read(root, skip_bad_images=True).skipped == ("bee/huge.png",)

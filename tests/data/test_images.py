@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from heedful.data.images import moments, read_rgb, read_square, resize, to_channels_first
+from heedful.errors import InputError
+from tests.data_made import save_huge
 
 
 def test_rgb_comes_back_as_it_was_saved(tmp_path, picture):
@@ -120,3 +122,23 @@ def test_moments(picture):
         [sum((int(v) / 255) ** 2 for v in image[..., c].flat) / 12 for c in range(3)],
     ]
     np.testing.assert_allclose(moments(image), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_a_huge_png_is_refused_before_it_is_decoded(tmp_path, side):
+    path = save_huge(tmp_path / "a.png", side=side)
+    with pytest.raises(InputError, match=r"a.png has more than the 89 million pixels that are decoded: save it sma"):
+        read_square(path, 32)
+
+
+def test_a_huge_jpeg_is_read_at_a_fraction_of_its_size(tmp_path):
+    path = tmp_path / "a.jpg"
+    image = Image.new("L", (20_000, 9_000), 40)
+    image.paste(200, (0, 0, 10_000, 9_000))
+    image.save(path)
+    assert read_rgb(path, 32).size == (2_500, 1_125)
+    square = read_square(path, 8).astype(int)
+    assert abs(square[:, :3] - 200).max() <= 3
+    assert abs(square[:, 5:] - 40).max() <= 3
+    with pytest.raises(InputError, match=r"a.jpg has more than"):
+        read_rgb(path, 9_000)

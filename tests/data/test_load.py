@@ -174,3 +174,11 @@ def test_an_image_size_out_of_range_is_refused(image_size):
 def test_numbers_are_checked_before_any_image_is_read(tmp_path):
     with pytest.raises(InputError, match="val_fraction is 2"):
         load(str(tmp_path / "missing.npz"), seed=0, val_fraction=2.0)
+
+
+def test_numbers_per_class_reach_the_splits(tmp_path):
+    source = save_npz(tmp_path / "a.npz")
+    options = {"train_per_class": 12, "test_per_class": 4}
+    for data in (load(source, seed=0, **options), divided(read(source), seed=0, **options)):
+        counts = [split.labels.bincount().tolist() for split in (data.train, data.val, data.test)]
+        assert counts == [[12] * 3, [1] * 3, [4] * 3]

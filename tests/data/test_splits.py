@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from heedful.data.pool import TEST, TRAIN, VAL
-from heedful.data.splits import divide
+from heedful.data.splits import Division, divide
 from heedful.errors import InputError
 
 COUNTS = (100, 53, 10, 3)
@@ -26,7 +26,7 @@ def given_first(labels, key, per_class):
 
 def split(labels, given=None, seed=0, **kwargs):
     given = torch.full_like(labels, TRAIN) if given is None else given
-    return divide(labels, given, CLASSES[: int(labels.max()) + 1], seed=seed, **kwargs)
+    return divide(labels, given, CLASSES[: int(labels.max()) + 1], Division(seed, **kwargs))
 
 
 def by_class(labels, part):
@@ -161,10 +161,68 @@ def test_a_limit_that_leaves_a_class_too_small_says_so():
         ({"limit": -5}, "limit is -5, but"),
         ({"limit": 0.0}, "limit is 0.0, but"),
         ({"limit": 1.5}, "limit is 1.5, but"),
+        ({"train_per_class": 0}, "train_per_class is 0, but it must be at least 1"),
+        ({"test_per_class": -3}, "test_per_class is -3, but"),
+        ({"limit": 50, "train_per_class": 5}, "limit 50 and train_per_class 5 both say how many"),
         ({"seed": -1}, "seed is -1, but"),
         ({"seed": 2**63}, "seed is 9223372036854775808, but"),
     ],
 )
 def test_numbers_out_of_range_are_refused(kwargs, message):
     with pytest.raises(InputError, match=message):
-        split(make_labels(), **kwargs)
+        Division(**({"seed": 0} | kwargs))
+
+
+def test_a_number_of_images_of_each_class_is_drawn_exactly():
+    labels = make_labels((100, 53, 45))
+    parts = split(labels, train_per_class=30, test_per_class=5, val_fraction=0.2)
+    assert [by_class(labels, part)[:3] for part in parts] == [[30] * 3, [6] * 3, [5] * 3]
+    chosen = torch.cat(parts)
+    assert len(chosen.unique()) == len(chosen)
+    same, other = (split(labels, seed=seed, train_per_class=30, test_per_class=5, val_fraction=0.2) for seed in (0, 1))
+    for ours, again, different in zip(parts, same, other, strict=True):
+        assert torch.equal(ours, again)
+        assert not torch.equal(ours, different)
+
+
+def test_each_number_per_class_works_alone():
+    labels = make_labels((100, 53, 45))
+    assert [by_class(labels, part)[:3] for part in split(labels, test_per_class=7)] == [
+        [83, 41, 33], [10, 5, 5], [7, 7, 7]
+    ]  # fmt: skip
+    assert [by_class(labels, part)[:3] for part in split(labels, train_per_class=20)] == [
+        [20, 20, 20], [2, 2, 2], [10, 5, 5]
+    ]  # fmt: skip
+
+
+def test_beside_training_images_a_small_class_gives_what_it_has_left_for_the_test():
+    labels = make_labels((200, 80, 67))
+    parts = split(labels, train_per_class=60, test_per_class=25)
+    assert [by_class(labels, part)[:3] for part in parts] == [[60] * 3, [6] * 3, [25, 14, 1]]
+
+
+def test_numbers_per_class_keep_given_splits():
+    labels = make_labels((40, 40))
+    given = given_first(labels, TEST, per_class=11)
+    train, val, test = split(labels, given, train_per_class=20)
+    assert torch.equal(test, (given == TEST).nonzero().flatten())
+    assert (by_class(labels, train)[:2], by_class(labels, val)[:2]) == ([20, 20], [2, 2])
+    with pytest.raises(InputError, match="test_per_class is 5, but the data come with a test split"):
+        split(labels, given, test_per_class=5)
+    given[given_first(labels, VAL, per_class=15) == VAL] = VAL
+    train, val, test = split(labels, given, train_per_class=20)
+    assert torch.equal(val, (given == VAL).nonzero().flatten())
+    assert by_class(labels, train)[:2] == [20, 20]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"train_per_class": 60}, "class 'bee' has too few images: 66, but 60 for train, 6 for val, 1 for test are"),
+        ({"test_per_class": 60}, "class 'bee' has too few images: 66, but 1 for train, 7 for val, 60 for test are"),
+        ({"train_per_class": 70, "test_per_class": 25}, "66, but 70 for train, 7 for val, 1 for test .* lower"),
+    ],
+)
+def test_a_class_with_too_few_images_for_the_numbers_asked_is_named(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        split(make_labels((100, 66)), **kwargs)

@@ -2,6 +2,7 @@
 
 from heedful.data.augment import AUGMENTATIONS, crop, flip, shift
 from heedful.data.batches import Batches, batches, normalise
+from heedful.data.cub200 import cub_boxes
 from heedful.data.dataset import DataSet, ImageArray, ImageFiles, Split
 from heedful.data.load import divided, load, read
 from heedful.data.pool import Pool
@@ -16,6 +17,7 @@ __all__ = [
     "Split",
     "batches",
     "crop",
+    "cub_boxes",
     "divided",
     "flip",
     "load",

@@ -13,7 +13,8 @@ from heedful.data.augment import AUGMENTATIONS, check_names
 from heedful.data.dataset import DataSet, ImageArray, Split
 from heedful.errors import InputError
 
-Batch = tuple[Float32[Tensor, "batch 3 height width"], Int64[Tensor, "batch"]]
+Labels = Int64[Tensor, "batch"] | Int64[Tensor, "batch classes"]
+Batch = tuple[Float32[Tensor, "batch 3 height width"], Labels]
 Channels = tuple[float, float, float]
 
 
@@ -117,7 +118,7 @@ def batches(
     augment: tuple[str, ...] = (),
     seed: int | None = None,
     num_workers: int = 0,
-) -> Batches | DataLoader[tuple[Tensor, int]]:
+) -> Batches | DataLoader[tuple[Tensor, Tensor]]:
     """Return the batches of one epoch, with a length: `Batches` for a split in memory, `file_batches` for files.
 
     Args:

@@ -14,11 +14,11 @@ class ImageArray:
 
     Args:
         images: uint8 RGB, 0 to 255.
-        labels: class numbers, from 0.
+        labels: class numbers, from 0; of images with several labels, 1 per class that is there, else 0.
     """
 
     images: UInt8[Tensor, "count 3 height width"]
-    labels: Int64[Tensor, "count"]
+    labels: Int64[Tensor, "count"] | Int64[Tensor, "count classes"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,12 +34,12 @@ class ImageFiles:
 
     Args:
         paths: one file per image; each was read once when the data set was loaded.
-        labels: class numbers, from 0.
+        labels: as of an `ImageArray`.
         image_size: side in pixels of the square that the network sees.
     """
 
     paths: tuple[Path, ...]
-    labels: Int64[Tensor, "count"]
+    labels: Int64[Tensor, "count"] | Int64[Tensor, "count classes"]
     image_size: int
 
     def __len__(self) -> int:
@@ -80,3 +80,15 @@ class DataSet:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may show several of the classes, or none: labels are then (count, classes) of 0 and 1."""
+        return self.train.labels.ndim == 2
+
+    @property
+    def num_unlabelled(self) -> int:
+        """The number of images of all splits that show none of the classes."""
+        if not self.multi_label:
+            return 0
+        return sum(int((split.labels.sum(dim=1) == 0).sum()) for split in (self.train, self.val, self.test))

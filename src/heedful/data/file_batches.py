@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -22,7 +22,7 @@ def file_batches(
     augment: tuple[str, ...] = (),
     seed: int | None = None,
     num_workers: int = 0,
-) -> DataLoader[tuple[Tensor, int]]:
+) -> DataLoader[tuple[Tensor, Tensor]]:
     """Return a loader of one epoch: float32 images, channels last, and labels. It depends on the seed, not the workers.
 
     Args:
@@ -52,7 +52,7 @@ def file_batches(
 
 
 @dataclass(frozen=True, eq=False)
-class _TransformedFiles(Dataset[tuple[Tensor, int]]):
+class _TransformedFiles(Dataset[tuple[Tensor, Tensor]]):
     split: ImageFiles
     transform: nn.Module
     seed: int | None
@@ -60,10 +60,10 @@ class _TransformedFiles(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 size size"], int]:
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 size size"], Int64[Tensor, "*classes"]]:
         # RandomResizedCrop's smallest window is 0.28 of the side: of four times the size it still has enough pixels.
         image = read_rgb(self.split.paths[index], 4 * self.split.image_size)
-        label = int(self.split.labels[index])
+        label = self.split.labels[index]
         if self.seed is None:
             return self.transform(image), label
         # The transforms draw from torch's global generator. Seeded for each image, they draw the same in any worker
@@ -98,6 +98,6 @@ class _Collate:
     mean: Channels
     deviation: Channels
 
-    def __call__(self, items: list[tuple[Tensor, int]]) -> Batch:
+    def __call__(self, items: list[tuple[Tensor, Tensor]]) -> Batch:
         images = torch.stack([image for image, _ in items])
-        return normalise(images, self.mean, self.deviation), torch.tensor([label for _, label in items])
+        return normalise(images, self.mean, self.deviation), torch.stack([label for _, label in items])

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,20 +17,49 @@ SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+LARGEST_DECODED = 2**30 // 12
+"""Pixels that an image may have when it is decoded: a quarter of a gigabyte of RGB, above which Pillow warns."""
+
+JPEG_START = b"\xff\xd8\xff"
+
 
 def read_rgb(path: Path, smallest_side: int) -> Image.Image:
     """Return the picture that a file shows: upright, RGB, every byte of it decoded.
 
     Args:
         path: the file; of an animation the first frame is taken.
-        smallest_side: in pixels; a larger JPEG may be decoded at 1/2, 1/4 or 1/8, but no smaller than this.
+        smallest_side: in pixels; a larger JPEG may be decoded at 1/2, 1/4 or 1/8, but no smaller than this: so one of
+            20,000 × 20,000 pixels can be read, where other formats must be decoded whole.
 
     Raises:
+        InputError: if more pixels than `LARGEST_DECODED` would have to be decoded.
         Exception: whatever Pillow raises on bytes that are not an image, or not a whole one.
     """
-    with Image.open(path) as image:
+    with _opened(path) as image:
         image.draft("RGB", (smallest_side, smallest_side))
+        if image.width * image.height > LARGEST_DECODED:
+            raise _too_large(path)
         return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _opened(path: Path) -> ImageFile.ImageFile:
+    """Open an image without decoding it."""
+    with path.open("rb") as file:
+        is_jpeg = file.read(3) == JPEG_START
+    if is_jpeg:
+        # Image.open refuses large images before one can ask for fewer of their pixels.
+        return JpegImageFile(path)
+    try:
+        return Image.open(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(path) from error
+
+
+def _too_large(path: Path) -> InputError:
+    return InputError(
+        f"{path.name} has more than the {LARGEST_DECODED // 10**6} million pixels that are decoded: save it smaller, "
+        "or as JPEG, which can be decoded at an eighth of its size"
+    )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from heedful.data.folder import read_folder
 from heedful.data.images import check_image_size
 from heedful.data.npz import read_npz
 from heedful.data.pool import Pool
-from heedful.data.splits import check_division, divide
+from heedful.data.splits import Division, divide
 from heedful.errors import InputError, unknown
 
 NAMES = ("digits", "cifar10", "cifar100")
@@ -28,22 +28,26 @@ def load(
     limit: float | int | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
     skip_bad_images: bool = False,
     root: Path | None = None,
 ) -> DataSet:
     """Return a data set, divided into training, validation and test images and measured.
 
-    Same arguments, same data set. Splits that are not given are drawn class by class; images of up to 64 × 64 pixels,
-    and whatever is not a folder, live in memory.
+    Same arguments, same data set. Splits that are not given are drawn class by class, those of images with several
+    labels at random; images of up to 64 × 64 pixels, and whatever is not a folder, live in memory.
 
     Args:
-        source: "digits", "cifar10", "cifar100", a folder of class folders (with or without train/, val/ and test/ above
-            them) or an .npz file (see `read_npz`).
+        source: "digits", "cifar10", "cifar100", a folder (of class folders, or in one of the layouts of `read_folder`)
+            or an .npz file (see `read_npz`).
         seed: decides the splits that are not given, and what a limit leaves; at least 0.
         image_size: side of the square images in pixels, 8 to 4096; None: as they are, or 32 for a folder.
         limit: use only so many of the images outside a given test split (int), or that fraction of them (float).
         val_fraction: drawn for validation, of the images outside a given test split, in (0, 1).
         test_fraction: drawn for testing if no test split is given, in (0, 1).
+        train_per_class: training images of each class, exactly (see `Division`); None: all that are left.
+        test_per_class: test images of each class, if no test split is given; None: `test_fraction`.
         skip_bad_images: leave unreadable images of a folder out, and list them in `skipped`, rather than raise.
         root: where CIFAR's files are, or go; None: $HEEDFUL_DATA, or ~/.cache/heedful.
 
@@ -51,9 +55,8 @@ def load(
         InputError: if the source is unknown or not as described, a number is out of range, an image cannot be read, or
             a class would have no image in a split.
     """
-    check_division(seed=seed, limit=limit, val_fraction=val_fraction, test_fraction=test_fraction)
-    pool = read(source, image_size, skip_bad_images=skip_bad_images, root=root)
-    return divided(pool, seed=seed, limit=limit, val_fraction=val_fraction, test_fraction=test_fraction)
+    division = Division(seed, limit, val_fraction, test_fraction, train_per_class, test_per_class)
+    return _divided(read(source, image_size, skip_bad_images=skip_bad_images, root=root), division)
 
 
 def divided(
@@ -63,17 +66,15 @@ def divided(
     limit: float | int | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
 ) -> DataSet:
     """Return the data set of a pool that was read: its three splits, and the training split measured; see `load`."""
-    indices = divide(
-        pool.labels,
-        pool.given,
-        pool.classes,
-        seed=seed,
-        limit=limit,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-    )
+    return _divided(pool, Division(seed, limit, val_fraction, test_fraction, train_per_class, test_per_class))
+
+
+def _divided(pool: Pool, division: Division) -> DataSet:
+    indices = divide(pool.labels, pool.given, pool.classes, division)
     train, val, test = (_split(pool, index) for index in indices)
     mean, deviation = _statistics(pool, indices[0])
     return DataSet(

@@ -20,7 +20,8 @@ def read_npz(path: Path, *, image_size: int | None) -> Pool:
 
     Args:
         path: holds `images` uint8 (N, H, W, 3) or (N, H, W), `labels` integers (N,) from 0, and perhaps `test` bool
-            (N,), true for the test split, and `classes`, the class names as strings.
+            (N,), true for the test split, and `classes`, the class names as strings. Where images have several labels,
+            or none: `labels` integers (N, C), 1 for each class that is there, else 0, and `classes`, C strings.
         image_size: side in pixels, to which the images' middle squares are scaled; None: as they are, if square.
 
     Raises:
@@ -96,10 +97,19 @@ def _checked_images(path: Path, images: np.ndarray, image_size: int | None) -> n
 
 
 def _checked_labels(path: Path, labels: np.ndarray, count: int) -> np.ndarray:
-    if labels.shape != (count,):
-        raise InputError(f"{path}: labels have shape {labels.shape}, but must have ({count},): one for each image")
+    several = labels.ndim == 2 and labels.shape[0] == count and labels.shape[1] > 1
+    if labels.shape != (count,) and not several:
+        raise InputError(
+            f"{path}: labels have shape {labels.shape}, but must have ({count},): one for each image, or ({count}, "
+            "classes): 1 for each class that is in an image, else 0"
+        )
     if labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: labels are {labels.dtype}, but must be integers: class numbers from 0")
+        raise InputError(f"{path}: labels are {labels.dtype}, but must be integers: class numbers from 0, or 0 and 1")
+    if several:
+        wrong = labels[(labels != 0) & (labels != 1)]
+        if wrong.size:
+            raise InputError(f"{path}: labels hold {wrong[0]}, but with a column for each class they must be 0 or 1")
+        return labels.astype(np.int64)
     if labels.min() < 0:
         raise InputError(f"{path}: labels go down to {labels.min()}, but class numbers start at 0")
     if labels.min() == labels.max():
@@ -110,21 +120,34 @@ def _checked_labels(path: Path, labels: np.ndarray, count: int) -> np.ndarray:
 def _classes(path: Path, classes: np.ndarray | None, labels: np.ndarray) -> tuple[str, ...]:
     """Return the class names: those given, or the numbers."""
     if classes is None:
-        if labels.max() >= len(labels):
-            raise InputError(
-                f"{path}: labels go up to {labels.max()} with {len(labels)} images, but class numbers must leave none "
-                "out: number the classes 0, 1, 2, ..."
-            )
-        return tuple(map(str, range(int(labels.max()) + 1)))
+        return _numbers(path, labels)
     if classes.dtype.kind != "U" or classes.ndim != 1:
         raise InputError(
             f"{path}: classes are {classes.dtype} of shape {classes.shape}, but must be strings, one for each class"
         )
-    if labels.max() >= len(classes):
+    if labels.ndim == 2 and labels.shape[1] != len(classes):
+        raise InputError(
+            f"{path}: labels have {labels.shape[1]} columns, but there are {len(classes)} classes: name each column"
+        )
+    if labels.ndim == 1 and labels.max() >= len(classes):
         raise InputError(
             f"{path}: labels go up to {labels.max()}, but with {len(classes)} classes the last is {len(classes) - 1}"
         )
     return tuple(map(str, classes))
+
+
+def _numbers(path: Path, labels: np.ndarray) -> tuple[str, ...]:
+    if labels.ndim == 2:
+        raise InputError(
+            f"{path}: labels have shape {labels.shape}, so that each column is a class: name them in 'classes', an "
+            f"array of {labels.shape[1]} strings"
+        )
+    if labels.max() >= len(labels):
+        raise InputError(
+            f"{path}: labels go up to {labels.max()} with {len(labels)} images, but class numbers must leave none "
+            "out: number the classes 0, 1, 2, ..."
+        )
+    return tuple(map(str, range(int(labels.max()) + 1)))
 
 
 def _checked_test(path: Path, test: np.ndarray, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 TRAIN, VAL, TEST = 0, 1, 2
 PARTS = ("train", "val", "test")
+LEFT_OUT = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,7 @@ class Pool:
         name: "digits", or the name of the folder or file.
         classes: class names; a label is a place in this tuple.
         images: uint8 RGB images in memory, or the files that hold them.
-        labels: class numbers, from 0.
+        labels: class numbers, from 0; of images with several labels, 1 per class that is there, else 0.
         given: TEST where the source says that an image is for testing, VAL where for validation, TRAIN elsewhere.
         image_size: side of the square images, in pixels.
         fingerprint: hex digest of what decides the data.
@@ -31,7 +32,7 @@ class Pool:
     name: str
     classes: tuple[str, ...]
     images: UInt8[Tensor, "count 3 height width"] | tuple[Path, ...]
-    labels: Int64[Tensor, "count"]
+    labels: Int64[Tensor, "count"] | Int64[Tensor, "count classes"]
     given: Int64[Tensor, "count"]
     image_size: int
     fingerprint: str
