@@ -74,6 +74,16 @@ def saved_bytes(model: nn.Module, images: Tensor) -> int:
         images: a batch (N, C, H, W), on the model's device.
     """
     model = copy.deepcopy(model).train()
+    return kept_bytes(model, lambda: model(images))
+
+
+def kept_bytes(model: nn.Module, compute: Callable[[], object]) -> int:
+    """Return the bytes that are kept for the backward pass as something is computed with a model; see `saved_bytes`.
+
+    Args:
+        model: whose parameters and buffers do not count.
+        compute: what is done; its result is thrown away.
+    """
     own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}  # the storages too: the place of a freed one would be taken by another
 
@@ -83,7 +93,7 @@ def saved_bytes(model: nn.Module, images: Tensor) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(images)
+        output = compute()
     del output
     return sum(storage.nbytes() for storage in kept.values())
 

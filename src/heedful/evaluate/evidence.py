@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heedful.errors import InputError
-from heedful.maps.grad_cam import attention_maps
+from heedful.maps.attention import attention_maps
 from heedful.maps.record import last_layer
 from heedful.surgery.masks import record
 from heedful.temporary import evaluation_mode
