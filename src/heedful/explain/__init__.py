@@ -1,0 +1,163 @@
+"""Pictures of what a network heeds in images: maps of its highest classes, one page, many images in batches."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from heedful import files
+from heedful.errors import InputError
+from heedful.evaluate.cost import chosen_device
+from heedful.explain.folder import is_ours, make
+from heedful.explain.images import image_files, pixels, shown_names, stems
+from heedful.explain.page import Entry, Failure, Found, Outcome, page
+from heedful.explain.question import Question, question
+from heedful.explain.subject import Subject, subject
+from heedful.maps.attention import Explained
+from heedful.maps.figure import figure, probabilities
+from heedful.report.figures import png, style
+
+__all__ = ["Outcome", "explain"]
+
+MOST_SHOWN = 10
+"""Classes of an image in its picture and on the page; the arrays have all."""
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+Task = tuple[Path, str, str]
+"""A file, the name that it is shown under, and that of what is made of it, without an ending."""
+
+
+def explain(
+    paths: Sequence[str | Path],
+    model: str | Path,
+    *,
+    out: str | Path,
+    layers: Sequence[str] | None = None,
+    method: str = "grad-cam",
+    classes: str = "top5",
+    smooth: str = "none",
+    pretrained: bool = True,
+    batch_size: int = 16,
+    device: str = "auto",
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Draw what a network heeds in each image, and write the pictures, the maps as arrays, and a page of all of them.
+
+    Into `out` go `index.html` and for each image NAME.png and NAME.maps.npz (`image`, `classes`, `names`,
+    `probabilities`, and for each layer `maps/LAYER`, (K, h, w) float32, not normalised). An image that cannot be read
+    is named on the page; the others are done. Where an image's folder has the name of a class, that is its true class.
+
+    Args:
+        paths: image files, and folders of them at any depth.
+        model: a run's folder or one of `save_pretrained`, a name of timm's, or the id of a saved network on the Hub.
+        out: a folder, new or of an earlier call.
+        layers: dotted names of modules; None: the last with at least 4 x 4 places.
+        method: a name in `heedful.maps.attention.METHODS`.
+        classes: "topK" for the K highest of each image, or names or numbers of classes by commas.
+        smooth: "none"; "flip": mean over the image and its mirror image; "noise": over 16 noisy copies.
+        pretrained: for a name of timm's: its pretrained weights, else random ones, of which the page warns.
+        batch_size: images at a time; memory grows with it, not with the number of images.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "mps".
+        report: called with the number of images done and of all.
+
+    Returns:
+        What the page says.
+
+    Raises:
+        InputError: before anything is written, for what cannot be used.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, but it must be at least 1")
+    out, where = Path(out), chosen_device(device)
+    tasks = _tasks(paths, out)
+    network = subject(model, pretrained=pretrained)
+    network.model.to(where)
+    asked = question(network, layers=layers, method=method, classes=classes, smooth=smooth)
+    found = Outcome(network.title, network.warning, asked, len(tasks), [], [])
+    make(out)
+    files.write(out / "index.html", page(found))
+    try:
+        for start in range(0, len(tasks), batch_size):
+            report(start, len(tasks))
+            for each in _batch(tasks[start : start + batch_size], network, asked, out):
+                if isinstance(each, Failure):
+                    found.failures.append(each)
+                else:
+                    found.entries.append(each)
+    finally:  # what was done before an interruption is shown too
+        files.write(out / "index.html", page(found))
+    report(len(tasks), len(tasks))
+    return found
+
+
+def _tasks(paths: Sequence[str | Path], out: Path) -> list[Task]:
+    found = image_files(paths, without=out if is_ours(out) else None)
+    if any(path.resolve().parent == out.resolve() for path in found):
+        raise InputError(f"{out} holds images to explain, which pictures may overwrite: choose another folder (--out)")
+    names = shown_names(found)
+    return list(zip(found, names, stems(names), strict=True))
+
+
+def _batch(tasks: Sequence[Task], network: Subject, asked: Question, out: Path) -> Iterator[Entry | Failure]:
+    read = [pixels(path, network.read) for path, _, _ in tasks]
+    answers = _answers([picture for picture, _ in read if picture is not None], network, asked)
+    for task, (picture, reason) in zip(tasks, read, strict=True):
+        yield Failure(task[1], reason) if picture is None else _written(task, picture, next(answers), network, out)
+
+
+def _answers(pictures: Sequence[Pixels], network: Subject, asked: Question) -> Iterator[Explained]:
+    """Yield the maps of each picture, computed for all at once."""
+    if not pictures:
+        return
+    device = next(network.model.parameters()).device
+    try:
+        answer = asked.answer(network.model, network.normalised(np.stack(pictures)).to(device))
+    except torch.OutOfMemoryError:
+        raise InputError(f"batch_size: {len(pictures)} images at a time need too much memory, give fewer") from None
+    for n in range(len(pictures)):
+        one = slice(n, n + 1)
+        maps = {layer: found[one].cpu() for layer, found in answer.maps.items()}
+        yield Explained(maps, answer.classes[one].cpu(), answer.scores[one].cpu())
+
+
+def _written(task: Task, picture: Pixels, answer: Explained, network: Subject, out: Path) -> Entry:
+    """Write an image's picture and maps, and return what the page says of it."""
+    path, name, stem = task
+    label = _true_class(path, network)
+    with style():
+        drawn = figure(picture[None], answer, network.classes, labels=[label], most=MOST_SHOWN)
+    files.write(out / f"{stem}.png", png(drawn))
+    numbers, parts = answer.classes[0].tolist(), probabilities(answer)[0]
+    files.write(out / f"{stem}.maps.npz", _arrays(picture, answer, [network.classes[number] for number in numbers]))
+    return Entry(
+        name=name,
+        stem=stem,
+        size=(round(100 * drawn.get_figwidth()), round(100 * drawn.get_figheight())),
+        truth="" if label is None else network.classes[label],
+        found=[
+            Found(network.classes[number], float(part), number == label)
+            for number, part in zip(numbers[:MOST_SHOWN], parts, strict=False)
+        ],
+    )
+
+
+def _true_class(path: Path, network: Subject) -> int | None:
+    numbers = network.numbers(path.absolute().parent.name)
+    return numbers[0] if len(numbers) == 1 else None
+
+
+def _arrays(picture: Pixels, answer: Explained, names: Sequence[str]) -> bytes:
+    arrays = {
+        "image": picture,
+        "classes": answer.classes[0].numpy(),
+        "names": np.array(names),
+        "probabilities": probabilities(answer)[0],
+        **{f"maps/{layer}": found[0].float().numpy() for layer, found in answer.maps.items()},
+    }
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()

@@ -1,0 +1,145 @@
+"""The page of explained images: their pictures, how to read them, what could not be read, and how it was made."""
+
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from heedful.explain.question import Question
+from heedful.maps.classes import Top
+from heedful.maps.figure import percent
+from heedful.maps.record import SMALLEST_SIDE
+from heedful.maps.smoothing import NUM_COPIES
+from heedful.report.numbers import listed, plural
+
+MARK = '<meta name="generator" content="heedful explain">'
+"""By which a later call knows that it may replace the page."""
+
+SMOOTHED = {
+    "none": "",
+    "flip": ", mean of the image and its mirror image",
+    "noise": f", mean of {NUM_COPIES} copies with noise",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A class that was mapped: its name, its probability, and whether it is the true one."""
+
+    name: str
+    probability: float
+    is_true: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An explained image.
+
+    Args:
+        name: its path, as it is shown.
+        stem: of the files made of it: STEM.png and STEM.maps.npz.
+        size: width and height of the picture on the page, in pixels.
+        truth: name of the true class, or empty.
+        found: the mapped classes.
+    """
+
+    name: str
+    stem: str
+    size: tuple[int, int]
+    truth: str
+    found: list[Found]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that was found; the page says it.
+
+    Args:
+        title: of the network.
+        warning: what a reader of the maps must know of the network; empty if nothing.
+        question: what was asked.
+        num_images: that were asked about.
+        entries: the explained images.
+        failures: those that could not be read.
+    """
+
+    title: str
+    warning: str
+    question: Question
+    num_images: int
+    entries: list[Entry]
+    failures: list[Failure]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the maps must know."""
+        return [text for text in (self.warning, _coarse(self.question)) if text]
+
+
+def page(outcome: Outcome) -> str:
+    """Return the page as HTML; its pictures lie beside it."""
+    environment = Environment(
+        loader=PackageLoader("heedful", "explain"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        outcome=outcome,
+        mark=MARK,
+        state=_state(outcome),
+        asked=_asked(outcome.question),
+        has_truth=any(entry.truth for entry in outcome.entries),
+        alternative=_alternative,
+        percent=percent,
+    )
+
+
+def _state(outcome: Outcome) -> str:
+    done, failed = len(outcome.entries), len(outcome.failures)
+    text = plural(done, "image") if done == outcome.num_images else f"{done} of {outcome.num_images} images"
+    stopped = ", then stopped" if done + failed < outcome.num_images else ""
+    return text + (f", {failed} could not be read" if failed else "") + stopped
+
+
+def _asked(question: Question) -> dict[str, str]:
+    layers = [
+        f"{layer} ({height} × {width} places)"
+        for layer, (height, width) in zip(question.layers, question.places, strict=True)
+    ]
+    return {"maps": question.method + SMOOTHED[question.smooth], "layers": listed(layers), "classes": _which(question)}
+
+
+def _which(question: Question) -> str:
+    if not isinstance(question.classes, Top):
+        return question.text
+    k = question.classes.k
+    return f"of each image the {k} with the highest scores" if k > 1 else "of each image the one with the highest score"
+
+
+def _coarse(question: Question) -> str:
+    """Return a warning if a layer's maps are so small that they show next to nothing."""
+    coarse = [
+        layer for layer, places in zip(question.layers, question.places, strict=True) if min(places) < SMALLEST_SIDE
+    ]
+    if not coarse:
+        return ""
+    return (
+        f"Maps of less than {SMALLEST_SIDE} × {SMALLEST_SIDE} places, as those of {listed(coarse)}, show next to "
+        "nothing: choose an earlier layer, or a network for larger images."
+    )
+
+
+def _alternative(entry: Entry) -> str:
+    """Describe a picture in words."""
+    maps = [f"{found.name} {percent(found.probability)}" for found in entry.found]
+    truth = f" The true class is {entry.truth}." if entry.truth else ""
+    return f"{entry.name} and its maps of {listed(maps)}.{truth}"
