@@ -9,8 +9,9 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "heedful"
 ORDER = [
-    "errors", "files", "temporary", "gates", "layers", "surgery", "variant", "attachment", "models", "maps", "data",
-    "evaluate", "train", "export", "statistics", "report", "experiment", "progress", "cli", "__main__",
+    "errors", "files", "temporary", "gates", "layers", "surgery", "variant", "attachment", "models", "maps", "losses",
+    "data", "evaluate", "train", "export", "statistics", "report", "experiment", "explain", "progress", "cli",
+    "__main__",
 ]  # fmt: skip
 """A module imports only from those before it."""
 MODULES = sorted(path for path in SOURCE.rglob("*.py"))

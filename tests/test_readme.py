@@ -11,15 +11,18 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_every_python_block_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/maps.md", "docs/icasc.md"])
+def test_every_python_block_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 2
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     names = {"__name__": "__main__"}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert names["maps"].shape == (2, 1, 8, 8)
-    assert (tmp_path / "runs" / "from_python" / "index.html").exists()
+        exec(compile(block, page, "exec"), names)
+    if page == "README.md":
+        assert names["maps"].shape == (2, 1, 8, 8)
+        assert (tmp_path / "runs" / "from_python" / "index.html").exists()
+    else:
+        assert set(names) & {"maps", "losses"}
 
 
 def test_it_is_short_and_every_link_and_option_exists():
@@ -30,7 +33,7 @@ def test_it_is_short_and_every_link_and_option_exists():
         assert link.startswith("http") or (ROOT / link).exists(), link
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"heedful (compare|run|report|list|\w+) ", README)) & {"compare", "run"}
-    assert names == {"compare", "run", "report", "list", "cost", "export"}
+    assert names == {"compare", "run", "report", "list", "cost", "export", "explain", "evaluate"}
     help_text = "".join(path.read_text() for path in (ROOT / "src" / "heedful").glob("cli.py"))
     for option in set(re.findall(r" --([a-z-]+)", README)):
         assert option.replace("-", "_") in help_text, option

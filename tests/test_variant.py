@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from heedful import InputError, Variant, attend, ign1, ign2, ign3, parse
 from heedful.layers import CONVOLUTIONS, LAYERS
-from heedful.variant import Part
+from heedful.variant import Part, split_objective
 
 # Numbers alone are drawn: building gates inside a strategy would draw from `random` through beartype.
 parts = st.lists(st.tuples(st.sampled_from([*LAYERS, *CONVOLUTIONS]), st.integers(-2, 100)), max_size=3)
@@ -58,8 +58,28 @@ def test_spellings_of_the_same_variant(text, printed):
         ("none+se", "unknown attention layer 'none'"),
         ("se-ign1(0.5", "cannot read"),
         ("se--ign2", "cannot read"),
+        ("se@icasc", "variant 'se@icasc': what follows @ says how to train a network"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_repair(text, message):
     with pytest.raises(InputError, match=message):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("se@icasc", ("se", "icasc")),
+        ("none @ ICASC-GradCAM++", ("none", "icasc-gradcam++")),
+        ("cbam-ign1( 0.5 )@icasc", ("cbam-ign1(0.5)", "icasc")),
+        ("se+cbam", ("se+cbam", None)),
+    ],
+)
+def test_an_objective_may_follow(text, parts):
+    assert split_objective(text) == parts
+
+
+@pytest.mark.parametrize("text", ["se@", "se@icasc@icasc", "se@@icasc", "@"])
+def test_there_is_one_objective(text):
+    with pytest.raises(InputError, match=f"variant '{text}': write one @ and one objective after it, like se@icasc"):
+        split_objective(text)

@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from heedful.experiment import compare
     from heedful.gates import GATES, Gate, attend, ign1, ign2, ign3
     from heedful.layers import CBAM, CONVOLUTIONS, LAYERS, AWConv2d, SqueezeExcitation
-    from heedful.maps.grad_cam import attention_maps, grad_cam
+    from heedful.losses import ICASC, consistency_loss, separation_loss, soft_mask
+    from heedful.maps.attention import attention_maps
+    from heedful.maps.classes import top
+    from heedful.maps.figure import figure
+    from heedful.maps.methods import grad_cam
     from heedful.maps.overlay import overlay
     from heedful.models import build
     from heedful.models.saved import load
@@ -23,6 +27,7 @@ __all__ = [
     "CBAM",
     "CONVOLUTIONS",
     "GATES",
+    "ICASC",
     "LAYERS",
     "AWConv2d",
     "Gate",
@@ -36,7 +41,9 @@ __all__ = [
     "build",
     "bypass",
     "compare",
+    "consistency_loss",
     "detach",
+    "figure",
     "grad_cam",
     "ign1",
     "ign2",
@@ -45,7 +52,10 @@ __all__ = [
     "overlay",
     "parse",
     "record",
+    "separation_loss",
     "set_gate",
+    "soft_mask",
+    "top",
 ]
 
 _MODULE_OF = {
@@ -58,7 +68,11 @@ _MODULE_OF = {
     **dict.fromkeys(["attach", "detach"], "heedful.attachment"),
     **dict.fromkeys(["build"], "heedful.models"),
     **dict.fromkeys(["load"], "heedful.models.saved"),
-    **dict.fromkeys(["attention_maps", "grad_cam"], "heedful.maps.grad_cam"),
+    **dict.fromkeys(["attention_maps"], "heedful.maps.attention"),
+    **dict.fromkeys(["top"], "heedful.maps.classes"),
+    **dict.fromkeys(["figure"], "heedful.maps.figure"),
+    **dict.fromkeys(["grad_cam"], "heedful.maps.methods"),
+    **dict.fromkeys(["ICASC", "consistency_loss", "separation_loss", "soft_mask"], "heedful.losses"),
     **dict.fromkeys(["overlay"], "heedful.maps.overlay"),
     **dict.fromkeys(["compare"], "heedful.experiment"),
 }

@@ -42,7 +42,7 @@ Workers = Annotated[int, typer.Option(help="Processes that read image files; ima
 def compare(
     variants: Annotated[
         list[str] | None,
-        typer.Argument(help="What to put in: none se se-ign3 'cbam-ign1(0.5)' ...; the first is the reference."),
+        typer.Argument(help="What to put in: none se 'cbam-ign1(0.5)' se@icasc ...; the first is the reference."),
     ] = None,
     data: Annotated[
         str, typer.Option(help="digits, cifar10, cifar100, a folder of class folders, or an .npz.")
@@ -55,7 +55,16 @@ def compare(
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Of SGD, at the start.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="On kernels; the authors of [L] use 5e-4 in their code.")] = 1e-4,
-    schedule: Annotated[Literal["steps", "cosine"], typer.Option(help="Of the learning rate.")] = "steps",
+    schedule: Annotated[
+        Literal["steps", "step10", "cosine", "annealed"], typer.Option(help="Of the learning rate.")
+    ] = "steps",
+    milestones: Annotated[str | None, typer.Option(help="Of step10: epochs, by commas, such as 81,122.")] = None,
+    attention_weight: Annotated[float, typer.Option(help="Of @icasc: of its losses.")] = 1.0,
+    start_epoch: Annotated[int, typer.Option(help="Of @icasc: epochs before its losses count.")] = 0,
+    ramp: Annotated[int, typer.Option(help="Of @icasc: epochs in which its losses grow to their weight.")] = 0,
+    first_order: Annotated[bool, typer.Option("--first-order", help="Of @icasc: no second derivatives.")] = False,
+    inner: Annotated[str | None, typer.Option(help="Of @icasc: its inner layer.", show_default="by network")] = None,
+    last: Annotated[str | None, typer.Option(help="Of @icasc: its last layer.", show_default="by network")] = None,
     augment: Annotated[
         str | None, typer.Option(help="flip, shift, shift-zero, crop, by commas, or none.", show_default="by data")
     ] = None,
@@ -63,6 +72,7 @@ def compare(
     limit: Annotated[
         float | None, typer.Option(help="Use at most so many images outside the test split (or that part of them).")
     ] = None,
+    ten_crops: Annotated[bool, typer.Option("--ten-crops", help="Test on ten crops of each image.")] = False,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from timm's ImageNet weights.")] = False,
     precision: Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the arithmetic.")] = "32",
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
@@ -82,6 +92,9 @@ def compare(
         "weight_decay": weight_decay, "schedule": schedule, "image_size": image_size, "limit": _portion(limit),
         "pretrained": pretrained, "precision": precision, "compile": compile, "skip_bad_images": skip_bad_images,
         "augment": None if augment is None else tuple(name for name in augment.split(",") if name != "none"),
+        "milestones": tuple(milestones.split(",")) if milestones else (), "attention_weight": attention_weight,
+        "start_epoch": start_epoch, "ramp": ramp, "first_order": first_order, "inner": inner, "last": last,
+        "test_crops": 10 if ten_crops else 1,
     }  # fmt: skip
     recipe = compare_recipe(variants or DEFAULT_VARIANTS, settings, num_seeds=seeds, first_seed=first_seed)
     folder = out or Path("runs") / Path(data).stem
@@ -201,6 +214,84 @@ def export(
     with console.status("exporting"):
         difference = write(load(run), path, format=format)
     console.print(f"{path}: within {difference:.1e} of the network", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.", show_default=False)],
+    model: Annotated[str, typer.Option(help="A run's folder, one of save_pretrained, or a name of timm's.")],
+    layers: Annotated[
+        str | None, typer.Option(help="Names of modules, by commas.", show_default="the last of 4 x 4 places")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Of the maps: grad-cam, channel, layer-cam, ...")] = "grad-cam",
+    classes: Annotated[str, typer.Option(help="top5, or names or numbers of classes by commas.")] = "top5",
+    smooth: Annotated[str, typer.Option(help="Average over copies: none, flip or noise.")] = "none",
+    pretrained: Annotated[bool, typer.Option(help="Take timm's weights for a name of timm's.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder for pictures and page.")] = Path("explained"),
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 16,
+    device: Device = "auto",
+) -> None:
+    """Draw what a network heeds in images: maps of their highest classes, and a page of all of them."""
+    from rich.progress import Progress
+
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bars:
+        task = bars.add_task("setting up", total=None)
+        from heedful.explain import explain as draw
+
+        outcome = draw(
+            images, model, out=out, layers=None if layers is None else layers.split(","), method=method,
+            classes=classes, smooth=smooth, pretrained=pretrained, batch_size=batch_size, device=device,
+            report=lambda done, total: bars.update(task, description="images", completed=done, total=total),
+        )  # fmt: skip
+    for failure in outcome.failures:
+        console.print(f"{failure.name} cannot be read: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
+    for text in outcome.warnings:
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"page: {out / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(1 if outcome.failures else 0)
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, such as runs/digits/runs/none/seed-0.")],
+    on: Annotated[
+        Literal["classification", "maps"], typer.Option(help="Error and loss, or what its class maps are worth.")
+    ] = "classification",
+    data: Annotated[
+        str | None,
+        typer.Option(help="A folder (images/ with boxes.csv or masks/), .npz or name.", show_default="test images"),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Of the maps.", show_default="last of 4 x 4 places")] = None,
+    method: Annotated[str, typer.Option(help="Of the maps: grad-cam, channel, layer-cam, ...")] = "grad-cam",
+    limit: Annotated[int | None, typer.Option(help="Use at most so many images, evenly spaced.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="One file for all runs.", show_default="maps.json in each run's folder")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure trained runs again: on other images, or what their maps are worth, beside a map that knows nothing."""
+    with console.status("setting up"):
+        from heedful.evaluate.cost import chosen_device
+        from heedful.evaluate.runs import evaluate_runs, write
+        from heedful.evaluate.tables import as_rich, notes
+
+    where = chosen_device(device)
+    with console.status("evaluating") as status:
+        found = evaluate_runs(
+            runs,
+            on=on,
+            source=data,
+            layer=layer,
+            method=method,
+            limit=limit,
+            device=where,
+            report=lambda run: status.update(f"evaluating {run.name}"),
+        )
+    paths = write(found, on, out)
+    for table in as_rich(found, on):
+        Console(width=max(console.width, 100)).print(table)
+    for line in [*notes(found), f"written: {', '.join(map(str, paths))}"]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.callback()

@@ -13,9 +13,10 @@ from heedful import files
 from heedful.errors import InputError
 from heedful.report import Experiment
 from heedful.report import write as write_report
+from heedful.train.prepare import check_run
 from heedful.train.queue import execute_all
 from heedful.train.recipe import Recipe, compare_recipe, from_plain, to_plain
-from heedful.train.run import Machine, Report, Run, is_done, load_data, runs_of
+from heedful.train.run import Machine, Report, Run, is_done, runs_of
 
 THIS_MACHINE = Machine()
 
@@ -36,13 +37,14 @@ def compare(
     Calling it again with the same arguments carries on where it stopped; finished runs are not repeated.
 
     Args:
-        variants: in the notation, e.g. `["none", "se", "se-ign3"]`; the others are compared to the first.
+        variants: in the notation, e.g. `["none", "se", "se-ign3", "se@icasc"]`, the last trained with attention losses;
+            the others are compared to the first.
         data: `digits`, `cifar10`, `cifar100`, a folder of class folders or an .npz file.
         model: a `cifar_*` network or any name of timm's.
         seeds: number of seeds, 0, 1, ...
         epochs: passes over the training images.
         out: folder for the runs and the report.
-        settings: further fields of `heedful.train.recipe.Settings`, e.g. `{"learning_rate": 0.05}`.
+        settings: further fields of `heedful.train.settings.Settings`, e.g. `{"learning_rate": 0.05}`.
         jobs: number of runs at a time, as processes; more than 1 needs `if __name__ == "__main__":` in a script.
 
     Returns:
@@ -84,7 +86,7 @@ def carry_out(
     pending = [run for run in (runs_of(recipe) if only is None else only) if not is_done(run, out)]
     _reconciled(recipe, out)  # before the images, which may take long to read, and are read before anything is written
     for settings, seed in {run.row.settings: run.seed for run in pending}.items():
-        load_data(settings, seed)
+        check_run(settings, seed)
     with opened(recipe, out):
         messages = execute_all(pending, out, machine=machine, jobs=jobs, report=report)
         if any(is_done(run, out) for run in runs_of(recipe)):

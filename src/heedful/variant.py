@@ -2,7 +2,8 @@
 
     variant = "none" | part {"+" part}        part = layer ["-" gate]        gate = name ["(" number ")"]
 
-A part without a gate attends. What is parsed prints back.
+A part without a gate attends. What is parsed prints back. Where networks are trained, the name of what they are trained
+for may follow: `se@icasc`.
 """
 
 import re
@@ -40,13 +41,31 @@ def parse(text: str) -> Variant:
     """Return the variant that `text` denotes; upper case and spaces do not matter.
 
     Raises:
-        InputError: for an unknown layer or gate (the message names the nearest), a missing or superfluous number, or a
-            number outside the gate's range.
+        InputError: for an unknown layer or gate (the message names the nearest), a missing or superfluous number, a
+            number outside the gate's range, or an objective.
     """
-    compact = re.sub(r"\s", "", text.lower())
+    compact = _compact(text)
+    if "@" in compact:
+        raise InputError(f"variant {text!r}: what follows @ says how to train a network; leave it out here")
     if compact == "none":
         return Variant()
     return Variant(tuple(_parse_part(part, text) for part in compact.split("+")))
+
+
+def split_objective(text: str) -> tuple[str, str | None]:
+    """Return the variant and the objective of a text such as `se@icasc`; None for one without.
+
+    Raises:
+        InputError: if there are several objectives, or none after the @.
+    """
+    layers, *objectives = _compact(text).split("@")
+    if len(objectives) > 1 or objectives == [""]:
+        raise InputError(f"variant {text!r}: write one @ and one objective after it, like se@icasc")
+    return layers, objectives[0] if objectives else None
+
+
+def _compact(text: str) -> str:
+    return re.sub(r"\s", "", text.lower())
 
 
 def _parse_part(part: str, text: str) -> Part:

@@ -7,7 +7,12 @@ import yaml
 import heedful
 from heedful import InputError, parse
 from heedful.train import recipe as recipes
-from heedful.train.recipe import Settings, compare_recipe
+from heedful.train.elsewhere import ELSEWHERE
+from heedful.train.module import Classifier
+from heedful.train.objective import attention_losses
+from heedful.train.prepare import load_data
+from heedful.train.recipe import compare_recipe
+from heedful.train.settings import Settings
 
 
 def written(tmp_path, content):
@@ -43,7 +48,25 @@ def test_rows_put_their_own_settings_over_the_shared_ones(tmp_path):
         ({"epochs": 0}, "epochs is 0: .*greater than 0"),
         ({"epochs": "many"}, "epochs is 'many'"),
         ({"learning_rate": -1}, "learning_rate is -1: .*greater than 0"),
-        ({"schedule": "step"}, "schedule is 'step': .*'steps' or 'cosine'"),
+        ({"schedule": "step"}, "schedule is 'step': .*'steps', 'step10', 'cosine' or 'annealed'"),
+        (
+            {"schedule": "step10"},
+            r"milestones is \[\] with the schedule step10: step10 needs them, such as \[81, 122\]",
+        ),
+        ({"milestones": [3]}, r"milestones is \[3\] with the schedule steps"),
+        ({"schedule": "step10", "milestones": [5, 3]}, r"milestones is \[5, 3\], but they must ascend"),
+        ({"schedule": "step10", "milestones": [3, 3]}, r"milestones is \[3, 3\], but they must ascend"),
+        ({"schedule": "step10", "milestones": [0]}, "milestones is 0: .*greater than 0"),
+        ({"objective": "icasc-gradcan"}, "unknown objective 'icasc-gradcan': did you mean icasc-gradcam"),
+        ({"variant": "se@icasx"}, "unknown objective 'icasx': did you mean icasc"),
+        ({"variant": "se@icasc@icasc"}, "write one @ and one objective after it"),
+        ({"objective": "icasc", "compile": True}, "compile is true with the objective icasc: .*leave compile out"),
+        ({"objective": "icasc", "inner": "layer2"}, "inner is layer2 and last is None: name both layers, or neither"),
+        ({"attention_weight": -1}, "attention_weight is -1: .*greater than or equal to 0"),
+        ({"attention_weight": [1, 0]}, "attention_weight is "),
+        ({"start_epoch": -1}, "start_epoch is -1"),
+        ({"test_crops": 5}, "test_crops is 5: .*1 or 10"),
+        ({"rows": [{"name": "a", "variant": "se@icasc", "objective": "icasc"}]}, "row a has its objective after @ and"),
         ({"model": "cifar_resnet9"}, "unknown model 'cifar_resnet9': did you mean cifar_resnet"),
         ({"variant": "see"}, "unknown attention layer 'see': did you mean se"),
         ({"limit": 1.5}, "limit is 1.5"),
@@ -85,6 +108,32 @@ def test_compare_recipe_names_rows_by_their_variants():
     assert recipe.seeds == (5, 6)
 
 
+def test_an_objective_after_the_variant_is_the_rows_alone(tmp_path):
+    variants = ["none", "none@icasc", "SE @ icasc-gradcam++", "se@cross-entropy"]
+    recipe = compare_recipe(variants, {"ramp": 2}, num_seeds=1, first_seed=0)
+    assert [(row.name, row.settings.variant, row.settings.objective, row.settings.ramp) for row in recipe.rows] == [
+        ("none", "none", "cross-entropy", 2),
+        ("none@icasc", "none", "icasc", 2),
+        ("se@icasc-gradcam++", "se", "icasc-gradcam++", 2),
+        ("se@cross-entropy", "se", "cross-entropy", 2),
+    ]
+    shared = compare_recipe(["none", "se@cross-entropy"], {"objective": "icasc"}, num_seeds=1, first_seed=0)
+    assert [row.settings.objective for row in shared.rows] == ["icasc", "cross-entropy"]
+    own = recipes.read(written(tmp_path, MINE | {"rows": [{"name": "a", "variant": "se@icasc"}]}))
+    assert (own.rows[0].settings.variant, own.rows[0].settings.objective) == ("se", "icasc")
+
+
+def test_a_recipe_of_before_there_were_objectives_is_read_as_it_was_meant():
+    plain = recipes.to_plain(compare_recipe(["none", "se"], {}, num_seeds=1, first_seed=0))
+    added = ("objective", "milestones", "inner", "last", "attention_weight", "start_epoch", "ramp", "first_order",
+             "train_per_class", "test_per_class", "test_crops")  # fmt: skip
+    for row in plain["rows"]:
+        for key in added:
+            del row[key]
+    again = recipes.from_plain(plain)
+    assert again == compare_recipe(["none", "se"], {}, num_seeds=1, first_seed=0)
+
+
 @pytest.mark.parametrize(
     ("variants", "seeds", "message"),
     [
@@ -114,6 +163,10 @@ def test_scaling_shrinks_epochs_and_images_and_says_so(tmp_path):
     assert small.rows[0].settings.epochs == 20
     assert small.rows[0].settings.limit == pytest.approx(0.1)
     assert small.rows[1].settings.epochs == 1  # of 9
+    counted = {"schedule": "step10", "milestones": [81, 122], "start_epoch": 30, "ramp": 10, "train_per_class": 60}
+    small = recipes.scaled(recipes.read(written(tmp_path, MINE | counted)), 0.1).rows[0].settings
+    assert (small.milestones, small.start_epoch, small.ramp, small.train_per_class) == ((8, 12), 3, 1, 6)
+    assert small.limit is None  # the number of images of each class says all
     limited = dataclasses.replace(recipe.rows[0], settings=dataclasses.replace(recipe.rows[0].settings, limit=500))
     assert recipes.scaled(dataclasses.replace(recipe, rows=(limited,)), 0.1).rows[0].settings.limit == 50
     for factor in (0, -1, 1.1):
@@ -133,6 +186,7 @@ def test_only_keeps_exact_names_or_parts_of_names(tmp_path):
 def test_every_shipped_recipe_is_read_and_opens_with_what_a_reader_needs():
     shipped = recipes.shipped()
     assert {"laakom2021/table1", "laakom2021/table2"} <= set(shipped)
+    assert {f"wang2019/table{n}{kind}" for n in range(3, 9) for kind in ("", "_small")} <= set(shipped)
     for name, path in shipped.items():
         recipe = recipes.read(name)
         head = path.read_text().split("\ntitle:")[0].lower()
@@ -140,7 +194,9 @@ def test_every_shipped_recipe_is_read_and_opens_with_what_a_reader_needs():
         assert recipe.paper == name.split("/")[0]
         for row in recipe.rows:
             parse(row.settings.variant)
-            assert row.expected is not None
+            assert (row.expected is None) == name.endswith("_small")
+        for data in {row.settings.data for row in recipe.rows} & set(ELSEWHERE):
+            assert f"--data {data}=folder" in head
 
 
 @pytest.mark.parametrize(("table", "layer"), [("laakom2021/table1", "se"), ("laakom2021/table2", "cbam")])
@@ -172,14 +228,73 @@ def test_data_from_elsewhere_replaces_the_name():
             recipes.with_data(recipes.read("laakom2021/table1"), [wrong])
 
 
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("table3", {"none": 81.70, "inner": 85.15, "inner+consistency": 85.77, "inner+last+consistency": 86.20}),
+        ("table4", {"none": 72.78, "none@icasc-gradcam": 74.02, "none@icasc": 76.11}),
+        ("table6", {"1-crop/none": 69.51, "1-crop/none@icasc": 69.90, "10-crops/none": 72.12,
+                    "10-crops/none@icasc": 73.04}),
+        ("table7", {"resnet50/none": 81.7, "resnet50/none@icasc": 86.2, "resnet101/none": 82.5,
+                    "resnet101/none@icasc": 86.5}),
+    ],
+)  # fmt: skip
+def test_the_tables_of_wang_have_the_papers_accuracies(table, expected):
+    recipe = recipes.read(f"wang2019/{table}")
+    found = {row.name: 100 - row.expected["top1_error"] for row in recipe.rows}
+    assert found == pytest.approx(expected)
+    assert {row.settings.objective for row in recipe.rows if row.name.endswith("none")} == {"cross-entropy"}
+
+
+def test_the_settings_of_wang_are_those_of_its_tables_and_appendix():
+    first = {n: recipes.read(f"wang2019/table{n}").rows[0].settings for n in range(3, 9)}
+    found = {
+        n: (s.epochs, s.batch_size, s.learning_rate, s.momentum, s.weight_decay, s.schedule, s.milestones)
+        for n, s in first.items()
+    }
+    birds = (90, 10, 0.001, 0.9, 5e-4, "step10", (30, 60))
+    assert found == {
+        3: birds,
+        4: (160, 128, 0.1, 0.9, 5e-4, "step10", (81, 122)),
+        5: (20, 16, 0.01, 0.9, 1e-3, "annealed", ()),
+        6: (90, 256, 0.1, 0.9, 1e-4, "step10", (30, 60)),
+        7: birds,
+        8: (20, 16, 0.01, 0.9, 1e-3, "annealed", ()),
+    }
+    assert [first[n].image_size for n in range(3, 9)] == [448, None, 299, 224, 448, 299]
+    caltech = recipes.read("wang2019/table5").rows
+    assert [(row.settings.model, row.settings.train_per_class) for row in caltech[::2]] == [
+        ("resnet18", 30), ("resnet18", 60), ("vgg19", 30), ("vgg19", 60),
+    ]  # fmt: skip
+    assert {row.settings.test_per_class for row in caltech} == {25}
+    assert [row.expected["map"] for row in recipes.read("wang2019/table8").rows] == [77.44, 82.12, 83.17]
+
+
+def test_data_that_does_not_come_with_heedful_is_asked_for(tmp_path):
+    for name in ELSEWHERE:
+        with pytest.raises(InputError, match=rf"data '{name}' does not come with heedful.* --data {name}=FOLDER"):
+            load_data(Settings(data=name), 0)
+    (tmp_path / "birds").mkdir()
+    replaced = recipes.with_data(recipes.read("wang2019/table7"), [f"cub200={tmp_path / 'birds'}"])
+    with pytest.raises(InputError, match="birds"):
+        load_data(replaced.rows[0].settings, 0)  # it is looked into
+
+
 def test_every_row_of_every_shipped_recipe_takes_a_step():
     distinct = {
-        (s.model, s.variant, s.reduction, s.convention) for name in recipes.shipped() for s in settings_of(name)
+        (s.model, s.variant, s.reduction, s.convention, s.objective, s.inner, s.last, s.attention_weight)
+        for name in recipes.shipped()
+        for s in settings_of(name)
     }
-    assert len(distinct) >= 26
-    for model, variant, reduction, convention in sorted(distinct):
+    assert len(distinct) >= 26 + 17
+    for model, variant, reduction, convention, objective, inner, last, weight in sorted(distinct, key=str):
         network = heedful.build(model, variant, num_classes=100, reduction=reduction, convention=convention)
-        loss = torch.nn.functional.cross_entropy(network(torch.randn(2, 3, 32, 32)), torch.tensor([3, 99]))
+        needed = 32 if model.startswith("cifar") else 64 if model.startswith("vgg") else 128  # for maps of 4 x 4
+        size = 32 if objective == "cross-entropy" else needed
+        images, labels = torch.randn(2, 3, size, size), torch.tensor([3, 99])
+        settings = Settings(objective=objective, inner=inner, last=last, attention_weight=weight)
+        module = Classifier(network, settings, seed=0, attention=attention_losses(network, settings, images))
+        loss = module.training_step((images, labels), 1)
         loss.backward()
         assert torch.isfinite(loss)
         assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())

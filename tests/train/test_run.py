@@ -15,6 +15,7 @@ from heedful.models.saved import load, read_card
 from heedful.train.data_module import ImageData
 from heedful.train.module import Classifier, epoch_seed, rate_factor
 from heedful.train.run import Machine, execute, is_done, runs_of
+from heedful.train.settings import Settings
 
 CPU = Machine(device="cpu", num_workers=0)
 FILES = {"run.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "model.json", "evidence.npz", "result.json"}
@@ -141,7 +142,7 @@ def test_ctrl_c_reaches_the_caller_and_the_run_goes_on_later(recipe, tmp_path):
 
 def test_dropout_is_resumed_exactly(recipe, tmp_path, monkeypatch):
     """Random numbers drawn inside the network follow from seed and epoch, not from how many were drawn before."""
-    from heedful.train import run as module
+    from heedful.train import prepare as module
 
     build = module.build
     monkeypatch.setattr(module, "build", lambda *a, **k: torch.nn.Sequential(torch.nn.Dropout(0.3), build(*a, **k)))
@@ -215,10 +216,40 @@ def test_weight_decay_is_on_kernels_and_matrices_alone(recipe, tmp_path):
 
 
 def test_the_schedule_of_the_paper_and_the_cosine():
-    papers = [rate_factor("steps", epoch, 200) for epoch in range(200)]
+    steps, cosine = Settings(epochs=200), Settings(schedule="cosine", epochs=10)
+    papers = [rate_factor(steps, epoch) for epoch in range(200)]
     assert [papers.index(pytest.approx(0.2**i)) for i in range(4)] == [0, 60, 120, 160]
-    assert rate_factor("cosine", 0, 10) == 1
-    assert rate_factor("cosine", 5, 10) == pytest.approx(0.5)
+    assert rate_factor(steps, 59.99) == 1
+    assert rate_factor(cosine, 0) == 1
+    assert rate_factor(cosine, 5) == rate_factor(cosine, 5.9) == pytest.approx(0.5)
+
+
+def test_step10_divides_by_10_after_each_milestone():
+    settings = Settings(schedule="step10", milestones=(81, 122), epochs=160)
+    factors = [rate_factor(settings, epoch + part) for epoch in range(160) for part in (0, 0.9)]
+    assert factors == pytest.approx(81 * 2 * [1] + 41 * 2 * [0.1] + 38 * 2 * [0.01])
+
+
+def test_annealing_is_snapshot_ensembles_equation_2_with_one_cycle(recipe, tmp_path):
+    """α(t) = α_0 / 2 (cos(π mod(t − 1, ⌈T/M⌉) / ⌈T/M⌉) + 1) for the steps t = 1, ..., T, with M = 1."""
+    settings, steps_per_epoch = Settings(schedule="annealed", epochs=7), 13
+    total = 7 * steps_per_epoch
+    for t in range(1, total + 1):
+        expected = 0.5 * (math.cos(math.pi * ((t - 1) % total) / total) + 1)
+        assert rate_factor(settings, (t - 1) / steps_per_epoch) == pytest.approx(expected, abs=1e-12)
+    (run,) = runs_of(recipe("none", schedule="annealed", epochs=4))
+    rates = []
+    step = Classifier.training_step
+
+    def noted(self, batch, batch_index):
+        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(self, batch, batch_index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "training_step", noted)
+        execute(run, tmp_path, machine=CPU, report=ignore)
+    assert len(rates) == 4 * 3
+    assert rates == pytest.approx([0.05 * (math.cos(math.pi * t / 12) + 1) for t in range(12)])
 
 
 def test_a_scheduled_alpha_follows_the_epochs_and_is_saved(recipe, tmp_path):

@@ -29,6 +29,7 @@ class AWConv2d(AttentiveConv2d):
 
     source: ClassVar[str] = KernelAttention.source
     attention_class: ClassVar[type[nn.Module]] = KernelAttention
+    attention: KernelAttention
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out rows columns"]:
         """Return equation 5, with the bias added."""

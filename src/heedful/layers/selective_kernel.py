@@ -93,6 +93,7 @@ class SKConv2d(AttentiveConv2d):
 
     source: ClassVar[str] = "Li et al., Selective Kernel Networks, CVPR 2019"
     attention_class: ClassVar[type[nn.Module]] = KernelSelection
+    attention: KernelSelection
 
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out_channels 1 1"]:
         """Return what the gate is given, one number per image and output channel."""

@@ -15,7 +15,8 @@ from heedful.report.tables import Comparison
 def of_seeds(comparisons: Sequence[Comparison]) -> str:
     """Describe the dot plot."""
     means = [f"{c.label} {mean_and_deviation(c.error)}" for c in comparisons]
-    return f"Top-1 test error in percent of every seed, mean and deviation: {listed(means)}."
+    name = comparisons[0].error_name.replace("top-1 error", "Top-1 test error")
+    return f"{name} in percent of every seed, mean and deviation: {listed(means)}."
 
 
 def of_curves(group: Group) -> str:

@@ -104,7 +104,7 @@ def seeds(group: Group, comparisons: Sequence[Comparison], look: Mapping[str, Lo
         _limit(right, [0.0, *(d for row in group.rows[1:] for d in _differences(row, group.rows[0]))])
         left.set_yticks(range(len(group.rows)), [_folded(row.label) for row in group.rows])
         left.set_ylim(len(group.rows) - 0.5, -0.5)
-        left.set_title("top-1 test error, %")
+        left.set_title(f"{group.error_name.replace('error', 'test error')}, %")
         right.set_title(f"difference to {shortened(group.rows[0].label, 24)}, points")
         for axes in (left, right):
             axes.grid(axis="x")
@@ -123,7 +123,8 @@ def training_curves(group: Group, look: Mapping[str, Look]) -> Figure:
     with style():
         figure = Figure(figsize=(WIDTH, 6.6))
         panels = figure.subplots(2, 2, sharex=True, sharey="row")
-        titles = ("training loss", "training error, %", "validation loss", "validation error, %")
+        error = group.error_name.removeprefix("top-1 ")
+        titles = ("training loss", f"training {error}, %", "validation loss", f"validation {error}, %")
         for axes, name, title in zip(panels.T.flat, CURVES, titles, strict=True):
             for row in group.rows:
                 _draw_curve(axes, [curves(run).get(name, np.empty(0)) for run in row.runs], row.label, look[row.label])

@@ -10,6 +10,7 @@ from rich.table import Table
 from heedful.report import numbers
 from heedful.report.results import Expected
 from heedful.report.tables import Comparison
+from heedful.statistics import Summary
 
 SPECIALS = {special: f"\\{special}" for special in "#$%&_{}"}
 WORDS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}"}
@@ -27,11 +28,11 @@ class Column:
 
 
 def columns(comparisons: Sequence[Comparison]) -> list[Column]:
-    """Return the columns of the written table; top-5 error and the paper's value only where there are any."""
+    """Return the columns of the written table; top-5 error, AUC and the paper's value only where there are any."""
     first = comparisons[0].label
     written = [
         Column("variant", [variant(c) for c in comparisons], is_text=True),
-        Column("top-1 error %", [numbers.mean_and_deviation(c.error) for c in comparisons]),
+        Column(f"{comparisons[0].error_name} %", [numbers.mean_and_deviation(c.error) for c in comparisons]),
         Column("95 % interval", [numbers.interval(c.error) for c in comparisons]),
         Column(f"difference to {first}", [numbers.difference(c.paired) for c in comparisons]),
         Column("p (t)", [t_test(c) for c in comparisons]),
@@ -40,6 +41,8 @@ def columns(comparisons: Sequence[Comparison]) -> list[Column]:
     ]
     if any(c.top5 for c in comparisons):
         written.append(Column("top-5 error %", [numbers.mean_and_deviation(c.top5) for c in comparisons]))
+    if any(c.auc for c in comparisons):
+        written.append(Column("AUC", [_auc(c.auc) for c in comparisons]))
     if any(c.expected for c in comparisons):
         written.append(Column("paper %", [expected(c.expected) for c in comparisons]))
     return [
@@ -135,7 +138,8 @@ def as_rich(comparisons: Sequence[Comparison], title: str) -> Table:
     """
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("variant", overflow="fold", max_width=18)
-    for heading in ("error %", "interval", "difference", "p (t)", "Holm", "params", "FLOPs", "train", "infer"):
+    error = comparisons[0].error_name.removeprefix("top-1 ")
+    for heading in (f"{error} %", "interval", "difference", "p (t)", "Holm", "params", "FLOPs", "train", "infer"):
         table.add_column(heading, justify="right", no_wrap=True)
     for c in comparisons:
         paper = f"\npaper {c.expected.mean:.2f}" if c.expected else ""
@@ -152,6 +156,10 @@ def as_rich(comparisons: Sequence[Comparison], title: str) -> Table:
             _times(c.inference_ratio),
         )
     return table
+
+
+def _auc(summary: Summary | None) -> str:
+    return numbers.NOTHING if summary is None else f"{summary.mean:.3f}"
 
 
 def _times(ratio: float) -> str:

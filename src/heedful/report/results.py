@@ -17,6 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from heedful.errors import InputError
+from heedful.report.labels import labels, notation, protocol
 
 NEEDED = {"name", "variant", "model", "data"}  # of every row of a recipe
 CURVES = ("train_loss", "train_error", "val_loss", "val_error")
@@ -24,7 +25,11 @@ CURVES = ("train_loss", "train_error", "val_loss", "val_error")
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a run reached: errors in percent, `best_epoch` counted from 1; no top-5 error below 6 classes."""
+    """What a run reached: errors in percent, `best_epoch` counted from 1; no top-5 error below 6 classes.
+
+    Where images have several classes each, `test_map` is the mean average precision in percent, the errors are 100 less
+    such a number, `test_auc` is in [0, 1], and `test_classes_left_out` counts the classes that no test image shows.
+    """
 
     test_error: float
     test_loss: float
@@ -32,6 +37,9 @@ class Metrics:
     val_loss: float
     best_epoch: int
     test_top5_error: float | None = None
+    test_map: float | None = None
+    test_auc: float | None = None
+    test_classes_left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Expected:
-    """The paper's top-1 error in percent, and its deviation where the paper has one."""
+    """The paper's error in percent, top-1 or 100 − mAP, and its deviation where the paper has one."""
 
     mean: float
     deviation: float | None
@@ -77,7 +85,7 @@ class Expected:
 class Row:
     """One row of the recipe with what its seeds left: finished runs, failures, and seeds that are not done.
 
-    `label` is the variant, or the row's name where two rows of a group have the same variant.
+    `label` is the variant with its objective, as `se@icasc`, or the row's name where two rows of a group share these.
     """
 
     name: str
@@ -91,20 +99,40 @@ class Row:
     failures: tuple[Failure, ...]
     unfinished: tuple[int, ...]
 
+    @property
+    def notation(self) -> str:
+        """The variant and the objective, see `heedful.report.labels`."""
+        return notation(self.settings)
+
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one model on one data set, in the recipe's order; the first is what the others are compared with."""
+    """The rows of one model on one data set by one protocol, in the recipe's order.
+
+    The first row is what the others are compared with.
+    """
 
     model: str
     data: str
+    protocol: str
     scale: float
     rows: tuple[Row, ...]
 
     @property
     def title(self) -> str:
-        """The model and the data, and how much a scaled experiment was shrunk."""
-        return f"{self.model} on {self.data}" + (f", {scaled(self.scale)}" if self.scale != 1 else "")
+        """The model, the data and the protocol, and how much a scaled experiment was shrunk."""
+        words = [f"{self.model} on {self.data}", self.protocol, scaled(self.scale) if self.scale != 1 else ""]
+        return ", ".join(word for word in words if word)
+
+    @property
+    def several_classes(self) -> bool:
+        """Whether an image may show several classes."""
+        return any(run.metrics.test_map is not None for row in self.rows for run in row.runs)
+
+    @property
+    def error_name(self) -> str:
+        """What the error is: 100 − mAP where images have several classes each."""
+        return "100 − mAP" if self.several_classes else "top-1 error"
 
 
 @dataclass(frozen=True)
@@ -124,12 +152,11 @@ class Experiment:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The rows that share model and data, groups in the order of their first rows."""
-        keys = dict.fromkeys((row.model, row.data) for row in self.rows)
-        return tuple(
-            Group(model, data, self.scale, tuple(row for row in self.rows if (row.model, row.data) == (model, data)))
-            for model, data in keys
-        )
+        """The rows that share model, data and protocol, groups in the order of their first rows."""
+        found: dict[tuple[str, str, str], list[Row]] = {}
+        for row in self.rows:
+            found.setdefault((row.model, row.data, protocol(row.settings)), []).append(row)
+        return tuple(Group(*key, self.scale, tuple(rows)) for key, rows in found.items())
 
 
 def read(out: Path) -> Experiment:
@@ -145,8 +172,9 @@ def read(out: Path) -> Experiment:
         raise InputError(f"no folder {str(out)!r}: give the --out of a comparison, or make one with heedful compare")
     recipe = _recipe(out / "recipe.yaml")
     seeds = tuple(recipe["seeds"])
-    labels = _labels(recipe["rows"])
-    rows = tuple(_row(out, spec, label, seeds) for spec, label in zip(recipe["rows"], labels, strict=True))
+    rows = tuple(
+        _row(out, spec, label, seeds) for spec, label in zip(recipe["rows"], labels(recipe["rows"]), strict=True)
+    )
     if not any(row.runs for row in rows):
         raise InputError(f"{str(out)!r} holds no finished run: continue it with the command that began it, same --out")
     return Experiment(
@@ -196,13 +224,6 @@ def _recipe(path: Path) -> dict[str, Any]:
         raise _damaged(path, error) from error
 
 
-def _labels(specs: list[dict[str, Any]]) -> list[str]:
-    keys = [(spec["model"], spec["data"], spec["variant"]) for spec in specs]
-    return [
-        str(spec["variant"] if keys.count(key) == 1 else spec["name"]) for spec, key in zip(specs, keys, strict=True)
-    ]
-
-
 def _row(out: Path, spec: dict[str, Any], label: str, seeds: tuple[int, ...]) -> Row:
     runs, failures, unfinished = [], [], []
     for seed in seeds:
@@ -232,9 +253,9 @@ def _run(folder: Path, seed: int) -> Run:
     path = folder / "result.json"
     result = _json(path)
     try:
-        # A result may lack the top-5 error alone; what it has beyond these fields is none of the report's business.
-        found = {"test_top5_error": None, **result["metrics"]}
-        metrics = Metrics(**{name: found[name] for name in Metrics.__dataclass_fields__})
+        # What a result has beyond these fields is none of the report's business.
+        found = result["metrics"]
+        metrics = Metrics(**{name: found[name] for name in Metrics.__dataclass_fields__ if name in found})
         cost = Cost(**{name: result["cost"][name] for name in Cost.__dataclass_fields__})
         if not math.isfinite(metrics.test_error):
             raise ValueError(f"test_error is {metrics.test_error}")
@@ -251,11 +272,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _expected(spec: Any) -> Expected | None:
-    value = spec.get("top1_error") if isinstance(spec, dict) else None
+    found = spec if isinstance(spec, dict) else {}
+    value = found.get("top1_error", found.get("map"))
     if value is None:
         return None
-    numbers = value if isinstance(value, list) else [value]
-    return Expected(float(numbers[0]), float(numbers[1]) if len(numbers) > 1 and numbers[1] is not None else None)
+    mean, deviation = (*value, None)[:2] if isinstance(value, list) else (value, None)
+    error = float(mean) if "top1_error" in found else 100 - float(mean)
+    return Expected(error, None if deviation is None else float(deviation))
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

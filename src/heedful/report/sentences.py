@@ -13,6 +13,7 @@ from heedful.report.tables import Comparison
 from heedful.statistics import SIGNIFICANCE, Paired
 
 MOST_NAMED = 5  # files in a note; the page has them all
+MAPS = {"icasc": "A_ch", "icasc-gradcam": "Grad-CAM", "icasc-gradcam++": "Grad-CAM++"}  # by the objective
 
 
 def counts(comparison: Comparison) -> bool:
@@ -71,6 +72,8 @@ def notes(group: Group, comparisons: Sequence[Comparison]) -> list[str]:
     """Return what a reader must know before believing the table: its floor, its gaps, its ties, its scale."""
     return [
         *_scaled(group),
+        *_several_classes(group),
+        *_objectives(group),
         *_gaps(comparisons),
         *_families(group),
         *_permutation_floor(comparisons),
@@ -126,6 +129,23 @@ def _scaled(group: Group) -> list[str]:
     return [f"{scaled(group.scale).capitalize()}: these numbers stand for the scaled experiment, not beside a paper's."]
 
 
+def _several_classes(group: Group) -> list[str]:
+    if not group.several_classes:
+        return []
+    left_out = max(run.metrics.test_classes_left_out for row in group.rows for run in row.runs)
+    rest = f", without {left_out} of the classes, which no test image shows" if left_out else ""
+    return [f"An image may show several classes: the error is 100 minus the mean average precision (mAP) in %{rest}."]
+
+
+def _objectives(group: Group) -> list[str]:
+    found = dict.fromkeys(str(row.settings.get("objective", "")) for row in group.rows)
+    return [
+        f"{name}: trained with the attention losses on maps by {maps} (Wang et al., ICCV 2019, equation 6)."
+        for name, maps in MAPS.items()
+        if name in found
+    ]
+
+
 def _gaps(comparisons: Sequence[Comparison]) -> list[str]:
     found = [
         f"{c.label}: the loss became NaN or infinite with {_seeds(c.failed)}, which its numbers leave out; "
@@ -179,7 +199,7 @@ def _permutation_floor(comparisons: Sequence[Comparison]) -> list[str]:
 
 def _test_images(group: Group) -> list[str]:
     sizes = [int(run.data["test_images"]) for row in group.rows for run in row.runs if run.data.get("test_images")]
-    if not sizes or min(sizes) >= 1000:
+    if not sizes or min(sizes) >= 1000 or group.several_classes:
         return []
     return [f"The test split has {min(sizes)} images: one of them more or less is {100 / min(sizes):.2f} points."]
 

@@ -11,7 +11,10 @@ from heedful.report.results import Cost, Expected, Experiment, Group, Row, Run
 from heedful.statistics import Paired, Summary, holm, paired, summary
 
 IDENTITY = ("row", "variant", "model", "data", "seed")
-METRICS = ("test_error", "test_top5_error", "test_loss", "val_error", "val_loss", "best_epoch")
+METRICS = (
+    "test_error", "test_top5_error", "test_map", "test_auc", "test_loss", "val_error", "val_loss", "best_epoch",
+)  # fmt: skip
+OF_SEVERAL_CLASSES = ("test_map", "test_auc")  # columns of experiments alone that have them
 COST = ("parameters", "flops", "train_seconds", "epoch_seconds", "inference_seconds")
 
 
@@ -21,7 +24,7 @@ class Comparison:
 
     Args:
         label: the variant, or the row's name where variants repeat.
-        error: top-1 test error in percent over the finished seeds; None if no run is finished.
+        error: test error in percent over the finished seeds; None if no run is finished.
         top5: likewise, where every finished run has it.
         paired: the difference to the first row over the seeds that both finished; None for the first row itself and
             where no seed is common.
@@ -35,6 +38,8 @@ class Comparison:
         failed: seeds whose loss became NaN or infinite.
         unfinished: seeds that are not done.
         unpaired: seeds left out of the difference because only one side finished them.
+        error_name: what the error is: see `Group`.
+        auc: the mean area under the ROC curve, in [0, 1], where images have several classes each.
     """
 
     label: str
@@ -51,6 +56,8 @@ class Comparison:
     failed: tuple[int, ...]
     unfinished: tuple[int, ...]
     unpaired: tuple[int, ...]
+    error_name: str = "top-1 error"
+    auc: Summary | None = None
 
 
 def compare(group: Group) -> list[Comparison]:
@@ -60,7 +67,7 @@ def compare(group: Group) -> list[Comparison]:
     corrected = holm([math.nan if pair is None else pair.p_value for pair in pairs])
     num_comparisons = sum(not math.isnan(p) for p in corrected)
     return [
-        _comparison(row, reference, pair, p, num_comparisons)
+        _comparison(row, group, pair, p, num_comparisons)
         for row, pair, p in zip(group.rows, pairs, corrected, strict=True)
     ]
 
@@ -72,17 +79,22 @@ def as_csv(experiment: Experiment) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(IDENTITY + METRICS + COST)
+    metrics = [name for name in METRICS if name not in OF_SEVERAL_CLASSES or _is_there(experiment, name)]
+    writer.writerow([*IDENTITY, *metrics, *COST])
     for row in experiment.rows:
-        lines = {run.seed: _numbers(run) for run in row.runs}
-        lines |= {failure.seed: [""] * len(METRICS + COST) for failure in row.failures}
+        lines = {run.seed: _numbers(run, metrics) for run in row.runs}
+        lines |= {failure.seed: [""] * len([*metrics, *COST]) for failure in row.failures}
         for seed, numbers in sorted(lines.items()):
-            writer.writerow([row.name, row.variant, row.model, row.data, seed, *numbers])
+            writer.writerow([row.name, row.notation, row.model, row.data, seed, *numbers])
     return text.getvalue()
 
 
-def _numbers(run: Run) -> list[str]:
-    values = [getattr(run.metrics, name) for name in METRICS] + [getattr(run.cost, name) for name in COST]
+def _is_there(experiment: Experiment, name: str) -> bool:
+    return any(getattr(run.metrics, name) is not None for row in experiment.rows for run in row.runs)
+
+
+def _numbers(run: Run, metrics: list[str]) -> list[str]:
+    values = [getattr(run.metrics, name) for name in metrics] + [getattr(run.cost, name) for name in COST]
     return ["" if value is None else repr(value) for value in values]
 
 
@@ -96,13 +108,12 @@ def _pair(row: Row, reference: Row) -> Paired | None:
     return paired([ours[seed] for seed in common], [theirs[seed] for seed in common]) if common else None
 
 
-def _comparison(row: Row, reference: Row, pair: Paired | None, holm_p: float, num_comparisons: int) -> Comparison:
-    top5 = [run.metrics.test_top5_error for run in row.runs]
-    known = [error for error in top5 if error is not None]
+def _comparison(row: Row, group: Group, pair: Paired | None, holm_p: float, num_comparisons: int) -> Comparison:
+    reference = group.rows[0]
     return Comparison(
         label=row.label,
         error=summary(list(_errors(row).values())) if row.runs else None,
-        top5=summary(known) if known and len(known) == len(top5) else None,
+        top5=_summary([run.metrics.test_top5_error for run in row.runs]),
         paired=pair,
         holm_p=holm_p,
         num_comparisons=num_comparisons,
@@ -115,7 +126,14 @@ def _comparison(row: Row, reference: Row, pair: Paired | None, holm_p: float, nu
         failed=tuple(failure.seed for failure in row.failures),
         unfinished=row.unfinished,
         unpaired=tuple(sorted(_errors(row).keys() ^ _errors(reference).keys())),
+        error_name=group.error_name,
+        auc=_summary([run.metrics.test_auc for run in row.runs]),
     )
+
+
+def _summary(values: list[float | None]) -> Summary | None:
+    known = [value for value in values if value is not None]
+    return summary(known) if known and len(known) == len(values) else None
 
 
 def _ratio(row: Row, reference: Row, seconds: Callable[[Cost], float]) -> float:

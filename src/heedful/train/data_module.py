@@ -9,7 +9,8 @@ from torch import Tensor
 
 from heedful.data import DataSet, ImageArray, Split, batches
 from heedful.train.module import Classifier, epoch_seed
-from heedful.train.recipe import Settings
+from heedful.train.settings import Settings
+from heedful.train.ten_crops import crop_batches
 
 Batch = tuple[Tensor, Tensor]
 
@@ -55,6 +56,10 @@ class ImageData(L.LightningDataModule):
         """Return the test batches, in order, on the device."""
         loader = self._batches(on_device(self.dataset.test, device))
         return loader if isinstance(self.dataset.test, ImageArray) else Moved(loader, device)
+
+    def crop_batches(self, device: torch.device) -> Iterable[Batch]:
+        """Return the ten crops of each test image, (N, 10, 3, H, W), in order, on the device."""
+        return Moved(crop_batches(self.dataset, self.batch_size, num_workers=self.num_workers), device)
 
     def _batches(self, split: Split, *, augment: tuple[str, ...] = (), seed: int | None = None) -> Iterable[Batch]:
         return batches(split, self.dataset, self.batch_size, augment=augment, seed=seed, num_workers=self.num_workers)

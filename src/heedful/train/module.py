@@ -9,13 +9,15 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from heedful import gates
 from heedful.errors import InputError
-from heedful.train.recipe import Settings
+from heedful.evaluate.classification import classification_loss
+from heedful.losses import ICASC
+from heedful.train.errors import RankingError, TopOneError
+from heedful.train.objective import parts
+from heedful.train.settings import Settings
 
 STEPS_BETWEEN_CHECKS = 50  # reading a loss back waits for the device; a diverged run may go on for this long
 
@@ -25,19 +27,29 @@ class DivergedError(InputError):
 
 
 class Classifier(L.LightningModule):
-    """Trains a network on cross-entropy and remembers every epoch's numbers and the weights of the best one.
+    """Trains a network and remembers every epoch's numbers and the weights of the best one.
 
-    The best epoch has the lowest validation error, and among those the lowest validation loss.
+    The best epoch has the lowest validation error, and among those the lowest validation loss. The error is the part of
+    images whose first guess is wrong, or 100 − mAP where images have several classes.
 
     Args:
         model: from images to logits.
         settings: of the run.
-        num_classes: number of outputs.
         seed: of the run: every epoch's random numbers follow from it and the epoch alone, so that a resumed run goes
             on exactly as the undisturbed one.
+        attention: the losses on maps of this very model, or None where the classification loss is all.
+        multi_label: whether labels are 0 and 1 for each class.
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, *, num_classes: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Settings,
+        *,
+        seed: int,
+        attention: ICASC | None = None,
+        multi_label: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
@@ -47,10 +59,11 @@ class Classifier(L.LightningModule):
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
         self._val_loss = MeanMetric(nan_strategy="disable")
-        self._val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self._attention = attention
+        self._counter = RankingError if multi_label else TopOneError
+        self._train_error, self._val_error = self._counter(), self._counter()
         self._losses: list[Tensor] = []
-        self._num_wrong: list[Tensor] = []
-        self._num_images = 0
+        self._parts: list[dict[str, Tensor]] = []
         self._num_checked = 0
         self._start = 0.0
 
@@ -60,18 +73,24 @@ class Classifier(L.LightningModule):
         return len(self.history)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Return the mean cross-entropy of the batch."""
+        """Return the loss of the batch."""
         if batch_index == 0:
             self._begin_epoch()
         images, labels = batch
-        logits = self._logits(images)
-        loss = F.cross_entropy(logits, labels)
+        loss, logits = self._loss(images, labels)
         self._losses.append(loss.detach())
-        self._num_wrong.append((logits.detach().argmax(1) != labels).sum())
-        self._num_images += len(labels)
+        self._train_error.add(logits, labels)
         if len(self._losses) - self._num_checked >= STEPS_BETWEEN_CHECKS:
             self._require_finite()
         return loss
+
+    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self._attention is None:
+            logits = self._logits(images)
+            return classification_loss(logits, labels), logits
+        losses = self._attention(images, labels)
+        self._parts.append(parts(losses))
+        return losses.total, losses.logits
 
     def on_validation_epoch_start(self) -> None:
         """Stop the clock of the training epoch: validation is not part of its time."""
@@ -82,8 +101,8 @@ class Classifier(L.LightningModule):
         """Count errors and loss."""
         images, labels = batch
         logits = self._logits(images).float()
-        self._val_loss.update(F.cross_entropy(logits, labels), len(labels))
-        self._val_accuracy.update(logits, labels)
+        self._val_loss.update(classification_loss(logits, labels), len(labels))
+        self._val_error.add(logits, labels)
 
     def on_train_epoch_end(self) -> None:
         """Write down the epoch, and keep its weights if it is the best so far."""
@@ -91,13 +110,13 @@ class Classifier(L.LightningModule):
             "epoch": self.num_finished + 1,
             "learning_rate": self._epoch_learning_rate,
             "train_loss": torch.stack(self._losses).double().mean().item(),
-            "train_error": 100 * torch.stack(self._num_wrong).sum().item() / self._num_images,
+            "train_error": self._train_error.percent(),
             "val_loss": self._val_loss.compute().item(),
-            "val_error": 100 * (1 - self._val_accuracy.compute().double().item()),
+            "val_error": self._val_error.percent(),
             "seconds": self._seconds,
+            **_means(self._parts),
         }
         self._val_loss.reset()
-        self._val_accuracy.reset()
         if not math.isfinite(record["val_loss"]):
             raise self._diverged("validation loss", record["val_loss"], "after the last step")
         self.history.append(record)
@@ -128,19 +147,25 @@ class Classifier(L.LightningModule):
         )
         steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // self.settings.epochs)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(self.settings.schedule, step // steps_per_epoch, self.settings.epochs)
+            optimizer, lambda step: rate_factor(self.settings, step / steps_per_epoch)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _begin_epoch(self) -> None:
         torch.manual_seed(epoch_seed(self.seed, self.num_finished))
         gates.advance(self.model, self.num_finished / max(1, self.settings.epochs - 1))  # where α follows a schedule
-        self._losses, self._num_wrong, self._num_images, self._num_checked = [], [], 0, 0
+        if self._attention is not None:
+            self._attention.epoch = self.num_finished
+        self._losses, self._parts, self._num_checked = [], [], 0
+        self._train_error, self._val_error = self._counter(), self._counter()
         self._epoch_learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self._start = time.perf_counter()
 
     def _require_finite(self) -> None:
-        new = torch.stack(self._losses[self._num_checked :])
+        unchecked = self._losses[self._num_checked :]
+        if not unchecked:  # the last step of the epoch was one to check at
+            return
+        new = torch.stack(unchecked)
         if not new.isfinite().all():
             bad = int((~new.isfinite()).int().argmax())
             step = self._num_checked + bad + 1
@@ -154,11 +179,19 @@ class Classifier(L.LightningModule):
         )
 
 
-def rate_factor(schedule: str, epoch: int, epochs: int) -> float:
-    """Return what the learning rate is multiplied by in an epoch, counted from 0."""
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-    return 0.2 ** sum(10 * epoch >= tenths * epochs for tenths in (3, 6, 8))
+def rate_factor(settings: Settings, epochs: float) -> float:
+    """Return what the learning rate is multiplied by after so many epochs, with the part of the one under way."""
+    finished = math.floor(epochs)
+    if settings.schedule == "step10":
+        return 0.1 ** sum(finished >= milestone for milestone in settings.milestones)
+    if settings.schedule in ("cosine", "annealed"):
+        done = epochs if settings.schedule == "annealed" else finished
+        return 0.5 * (1 + math.cos(math.pi * done / settings.epochs))
+    return 0.2 ** sum(10 * finished >= tenths * settings.epochs for tenths in (3, 6, 8))
+
+
+def _means(steps: list[dict[str, Tensor]]) -> dict[str, float]:
+    return {name: torch.stack([step[name] for step in steps]).double().mean().item() for name in (steps or [{}])[0]}
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -7,67 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from heedful import models, variant
-from heedful.data.augment import check_names
 from heedful.errors import InputError, unknown
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Portion = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Settings:
-    """Everything that decides a run but its seed. The defaults are those of [L], section 4.1, where it gives them.
-
-    Args:
-        variant: what is put into the network, in the notation of `heedful.variant`.
-        model: name, as for `heedful.build`.
-        data: name, folder or .npz file, as for `heedful.data.load`.
-        epochs: number of passes over the training images; [L]: 200 on CIFAR.
-        batch_size: images a step; [L]: 128.
-        learning_rate: of SGD at the start; [L]: 0.1.
-        momentum: of SGD; [L]: 0.9.
-        nesterov: whether the momentum is Nesterov's; the authors' ImageNet code.
-        weight_decay: on kernels and matrices alone, not on biases and norms; [L]: 1e-4, its authors' code: 5e-4.
-        schedule: `steps` divides the rate by 5 at 30, 60 and 80 % of the epochs ([L]: 60, 120, 160 of 200); `cosine`.
-        augment: names in `heedful.data.augment.AUGMENTATIONS`; None: what suits the data set.
-        image_size: side in pixels; None: the data's own, or what the network was made for.
-        val_fraction: part of the images outside the test split on which the best epoch is chosen; [L]: 0.2 of CIFAR.
-        limit: at most that many images outside the test split, or that part of them; None: all.
-        reduction: channels divided by the hidden width of the attention's MLPs; None: each layer's own.
-        convention: whose `se` and `cbam`: see `heedful.layers.conventions`; None: the papers'.
-        pretrained: start from timm's ImageNet weights.
-        precision: 32, or bf16 or 16 for automatic mixed precision.
-        compile: whether torch.compile is used.
-        skip_bad_images: leave unreadable images out instead of stopping.
-    """
-
-    variant: str = "none"
-    model: str = "cifar_resnet8"
-    data: str = "digits"
-    epochs: PositiveInt = 20
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["steps", "cosine"] = "steps"
-    augment: tuple[str, ...] | None = None
-    image_size: PositiveInt | None = None
-    val_fraction: Fraction = 0.1
-    limit: Portion | None = None
-    reduction: PositiveInt | None = None
-    convention: Literal["paper", "laakom-code", "cbam-code", "timm"] | None = None
-    pretrained: bool = False
-    precision: Literal["32", "bf16", "16"] = "32"
-    compile: bool = False
-    skip_bad_images: bool = False
-
-
-SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
+from heedful.train.settings import SETTINGS, Settings, check, shrunk
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -77,12 +22,13 @@ class Row:
     Args:
         name: unique in the recipe; it is also the folder of its runs, so it may hold `/`.
         settings: shared settings with the row's own put over them.
-        expected: the paper's numbers, in percent: `top1_error` and `top5_error`, each mean and deviation.
+        expected: the paper's numbers, each a mean, or mean and deviation: `top1_error`, `top5_error` and `map`, mean
+            average precision, in percent; `auc` in [0, 1].
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w().+@-]*(/\w[\w().+@-]*)*$")]
     settings: Settings
-    expected: dict[Literal["top1_error", "top5_error"], tuple[float, float]] | None = None
+    expected: dict[Literal["top1_error", "top5_error", "map", "auc"], float | tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -110,7 +56,8 @@ def compare_recipe(variants: Iterable[str], settings: Mapping[str, Any], *, num_
     """Return the recipe that compares variants under the same settings and seeds: what `heedful compare` runs.
 
     Args:
-        variants: in the notation; the first is what the others are compared to.
+        variants: in the notation, each with its objective after an `@` where it has one, as in `se@icasc`; the first is
+            what the others are compared to.
         settings: fields of `Settings`, less the variant.
         num_seeds: at least 1.
         first_seed: at least 0; the seeds follow on from it.
@@ -122,7 +69,7 @@ def compare_recipe(variants: Iterable[str], settings: Mapping[str, Any], *, num_
         raise InputError(
             f"seeds={num_seeds}, first seed {first_seed}: give at least 1 seed, and a first seed from 0 on"
         )
-    names = [str(variant.parse(text)) for text in variants]
+    names = [_name(text) for text in variants]
     if not names:
         raise InputError("no variant to train: name at least one, for example none se se-ign3")
     rows = [{"name": name, "variant": name} for name in names]
@@ -162,7 +109,7 @@ def scaled(recipe: Recipe, factor: float) -> Recipe:
     """
     if not 0 < factor <= 1:
         raise InputError(f"scale is {factor}, but it must be in (0, 1], for example 0.1")
-    rows = tuple(dataclasses.replace(row, settings=_shrunk(row.settings, factor)) for row in recipe.rows)
+    rows = tuple(dataclasses.replace(row, settings=shrunk(row.settings, factor)) for row in recipe.rows)
     return dataclasses.replace(recipe, rows=rows, scale=recipe.scale * factor)
 
 
@@ -226,12 +173,6 @@ def from_plain(content: Mapping[str, Any]) -> Recipe:
     return _recipe(content, must_exist=False)
 
 
-def _shrunk(settings: Settings, factor: float) -> Settings:
-    limit = 1.0 if settings.limit is None else settings.limit
-    shrunk = max(1, round(limit * factor)) if isinstance(limit, int) else limit * factor
-    return dataclasses.replace(settings, epochs=max(1, round(settings.epochs * factor)), limit=shrunk)
-
-
 def _recipe(content: Mapping[str, Any], *, must_exist: bool = True) -> Recipe:
     head = ("title", "paper", "scale", "command", "seeds", "rows")
     shared = {key: value for key, value in content.items() if key not in head}
@@ -245,7 +186,7 @@ def _recipe(content: Mapping[str, Any], *, must_exist: bool = True) -> Recipe:
     if must_exist:
         for row in recipe.rows:
             models.check(row.settings.model, variant.parse(row.settings.variant))
-            check_names(row.settings.augment or ())
+            check(row.settings)
     return recipe
 
 
@@ -257,7 +198,17 @@ def _row(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     for key in settings:
         if key not in SETTINGS:
             raise unknown("setting", key, SETTINGS, where="recipe: ")
+    if "@" in str(settings.get("variant")):
+        if "objective" in own:
+            raise InputError(f"recipe: row {own['name']} has its objective after @ and by name: give it once")
+        settings["variant"], settings["objective"] = variant.split_objective(settings["variant"])
     return {"settings": settings, **{key: own[key] for key in extra if key in own}}
+
+
+def _name(text: str) -> str:
+    layers, objective = variant.split_objective(text)
+    name = str(variant.parse(layers))
+    return name if objective is None else f"{name}@{objective}"
 
 
 def _validated(kind: type[Recipe], fields: Mapping[str, Any]) -> Recipe:

@@ -5,8 +5,6 @@ The folder holds `run.yaml` (what decides the run), `metrics.csv` (every epoch),
 written last: a run with it is done.
 """
 
-import functools
-import io
 import json
 import logging
 import signal
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
@@ -26,16 +23,18 @@ from torch import Tensor, nn
 from heedful import data, files
 from heedful.evaluate.classification import classification
 from heedful.evaluate.cost import inference_seconds, num_flops, num_parameters
-from heedful.evaluate.evidence import evidence
-from heedful.models import build, image_size_of
-from heedful.models.saved import ModelCard, save
+from heedful.models.saved import save
 from heedful.train.data_module import ImageData
 from heedful.train.environment import environment
 from heedful.train.keep import Keep
 from heedful.train.module import Classifier, DivergedError
-from heedful.train.recipe import Recipe, Row, Settings
+from heedful.train.objective import attention_losses
+from heedful.train.pictured import write_evidence
+from heedful.train.prepare import card, load_data, new_model
+from heedful.train.recipe import Recipe, Row
+from heedful.train.settings import Settings
+from heedful.train.ten_crops import TenCrops
 
-NUM_PICTURED = 8
 ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
@@ -132,16 +131,15 @@ def _train_and_test(run: Run, folder: Path, machine: Machine, report: Report) ->
     settings = run.row.settings
     dataset = load_data(settings, run.seed)
     torch.manual_seed(run.seed)
-    model = build(
-        settings.model,
-        settings.variant,
-        num_classes=len(dataset.classes),
-        pretrained=settings.pretrained,
-        reduction=settings.reduction,
-        convention=settings.convention,
-        start=_start(settings),
+    model = new_model(settings, dataset, pretrained=settings.pretrained)
+    sample = torch.zeros(1, 3, dataset.image_size, dataset.image_size)
+    module = Classifier(
+        model,
+        settings,
+        seed=run.seed,
+        attention=attention_losses(model, settings, sample),
+        multi_label=dataset.multi_label,
     )
-    module = Classifier(model, settings, num_classes=len(dataset.classes), seed=run.seed)
     image_data = ImageData(dataset, settings, seed=run.seed, num_workers=machine.num_workers)
     keep = Keep(folder, lambda epoch, loss, error: report(Progress(run, epoch, loss, error)))
     trainer = trainer_for(settings, machine, keep)
@@ -152,10 +150,10 @@ def _train_and_test(run: Run, folder: Path, machine: Machine, report: Report) ->
 
     model.load_state_dict(module.best["weights"])
     model.to(device)
-    save(model, _card(settings, dataset), folder)
+    save(model, card(settings, dataset), folder)
     test = image_data.test_batches(device)
-    _write_evidence(model, test, dataset, folder / "evidence.npz")
-    tested = classification(model, test)
+    write_evidence(model, test, dataset, folder / "evidence.npz")
+    tested = _tested(model, settings, image_data, device)
     metrics = {f"test_{name}": value for name, value in tested.items()}
     metrics |= {"val_error": module.best["val_error"], "val_loss": module.best["val_loss"]}
     result = run.identity() | {
@@ -167,18 +165,12 @@ def _train_and_test(run: Run, folder: Path, machine: Machine, report: Report) ->
     files.write(folder / "result.json", _json(result))
 
 
-def load_data(settings: Settings, seed: int) -> data.DataSet:
-    """Return the data set of a run; runs that follow each other on the same images read them once.
-
-    Raises:
-        InputError: if the data cannot be used.
-    """
-    size = settings.image_size or (image_size_of(settings.model) if Path(settings.data).is_dir() else None)
-    pool = _read(settings.data, size, skip_bad_images=settings.skip_bad_images)
-    return data.divided(pool, seed=seed, limit=settings.limit, val_fraction=settings.val_fraction)
-
-
-_read = functools.lru_cache(maxsize=1)(data.read)
+def _tested(
+    model: nn.Module, settings: Settings, image_data: ImageData, device: torch.device
+) -> dict[str, float | None]:
+    if settings.test_crops == 1:
+        return classification(model, image_data.test_batches(device))
+    return classification(TenCrops(model), image_data.crop_batches(device))
 
 
 def trainer_for(settings: Settings, machine: Machine, keep: Keep) -> L.Trainer:
@@ -214,49 +206,6 @@ def fit(trainer: L.Trainer, module: Classifier, image_data: ImageData, checkpoin
             raise KeyboardInterrupt from None
 
 
-def _card(settings: Settings, dataset: data.DataSet) -> ModelCard:
-    return ModelCard(
-        model=settings.model,
-        variant=settings.variant,
-        reduction=settings.reduction,
-        classes=dataset.classes,
-        image_size=dataset.image_size,
-        mean=dataset.mean,
-        deviation=dataset.deviation,
-        convention=settings.convention,
-        start=_start(settings),
-    )
-
-
-def _start(settings: Settings) -> Literal["identity", "paper"]:
-    return "identity" if settings.pretrained else "paper"
-
-
-def _write_evidence(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], dataset: data.DataSet, path: Path
-) -> None:
-    images, labels = _one_of_each_class(batches, NUM_PICTURED)
-    mean, deviation = (
-        torch.tensor(values, device=images.device)[:, None, None] for values in (dataset.mean, dataset.deviation)
-    )
-    pixels = ((images * deviation + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    arrays = {"images": pixels.permute(0, 2, 3, 1).cpu().numpy(), **evidence(model, (images, labels), batches)}
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle
-    files.write(path, content.getvalue())
-
-
-def _one_of_each_class(batches: Iterable[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, Tensor]:
-    """Return the first image of each class, in the order of the classes, `most` classes at most."""
-    first: dict[int, Tensor] = {}
-    for images, labels in batches:
-        for image, label in zip(images, labels.tolist(), strict=True):
-            first.setdefault(label, image)
-    chosen = sorted(first)[:most]
-    images = torch.stack([first[label] for label in chosen])
-    return images, torch.tensor(chosen, device=images.device)
-
-
 def _cost(model: nn.Module, module: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
     images, _ = next(iter(batches))
     seconds = [record["seconds"] for record in module.history]
@@ -277,6 +226,7 @@ def _described(dataset: data.DataSet) -> dict[str, Any]:
         **{f"{part}_images": len(getattr(dataset, part)) for part in ("train", "val", "test")},
         "skipped_images": dataset.skipped,
         "ignored_files": dataset.ignored,
+        "unlabelled_images": dataset.num_unlabelled,
         "fingerprint": dataset.fingerprint,
     }
 
