@@ -21,8 +21,8 @@ from heedful.models import build
 from heedful.train.data_module import ImageData
 from heedful.train.keep import Keep
 from heedful.train.module import Classifier
-from heedful.train.recipe import Settings
 from heedful.train.run import Machine, fit, trainer_for
+from heedful.train.settings import Settings
 
 NUM_IMAGES, BATCH_SIZE, EPOCHS, REPETITIONS = 128 * 16, 128, 2, 5
 STATISTICS = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -57,7 +57,7 @@ def ours(dataset: DataSet) -> None:
     """Train as a run does."""
     torch.manual_seed(0)
     settings = Settings(model="cifar_resnet20", epochs=EPOCHS, learning_rate=0.01, augment=())
-    module = Classifier(build("cifar_resnet20", num_classes=10), settings, num_classes=10, seed=0)
+    module = Classifier(build("cifar_resnet20", num_classes=10), settings, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(settings, Machine(), Keep(Path(folder), lambda epoch, loss, error: None))
         fit(trainer, module, ImageData(dataset, settings, seed=0), Path(folder) / "last.ckpt")

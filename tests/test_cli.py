@@ -18,7 +18,7 @@ def heedful(monkeypatch, capfd):
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["heedful", *map(str, words)])
-        monkeypatch.setattr(cli.console, "_width", 120, raising=False)
+        monkeypatch.setattr(cli.application.console, "_width", 120, raising=False)
         with pytest.raises(SystemExit) as end:
             cli.main()
         out, err = capfd.readouterr()
@@ -36,7 +36,9 @@ def small(squares, out, *more):
     return ["--data", squares, "--epochs", 1, "--seeds", 1, "--jobs", 1, "--device", "cpu", "--out", out, *more]
 
 
-@pytest.mark.parametrize("command", [[], ["compare"], ["run"], ["report"], ["list"], ["cost"], ["export"]])
+@pytest.mark.parametrize(
+    "command", [[], ["compare"], ["run"], ["report"], ["list"], ["cost"], ["export"], ["explain"], ["evaluate"]]
+)
 def test_help(heedful, command):
     code, out, _ = heedful(*command, "--help")
     assert code == 0

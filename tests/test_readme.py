@@ -34,7 +34,7 @@ def test_it_is_short_and_every_link_and_option_exists():
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"heedful (compare|run|report|list|\w+) ", README)) & {"compare", "run"}
     assert names == {"compare", "run", "report", "list", "cost", "export", "explain", "evaluate"}
-    help_text = "".join(path.read_text() for path in (ROOT / "src" / "heedful").glob("cli.py"))
+    help_text = "".join(path.read_text() for path in (ROOT / "src" / "heedful" / "cli").glob("*.py"))
     for option in set(re.findall(r" --([a-z-]+)", README)):
         assert option.replace("-", "_") in help_text, option
 

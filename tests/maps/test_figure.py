@@ -75,6 +75,16 @@ def test_probabilities_are_the_softmax_of_the_classes():
             assert probabilities(given)[n, k] == pytest.approx(expected, rel=1e-12)
 
 
+def test_where_an_image_can_be_of_several_classes_each_has_its_own_probability():
+    given = made()
+    drawn = figure(IMAGES, given, NAMES, multi_label=True)
+    for n in range(2):
+        for k in range(3):
+            expected = 1 / (1 + math.exp(-given.scores[n, given.classes[n, k]].item()))
+            assert probabilities(given, multi_label=True)[n, k] == pytest.approx(expected, rel=1e-6)
+            assert lines(drawn, 2 * n, 1 + k)[1] == percent(expected)
+
+
 def test_below_each_picture_stand_class_and_probability_and_below_the_image_truth_and_layer():
     given = made()
     drawn = figure(IMAGES, given, NAMES[:2], labels=[1, None])

@@ -160,6 +160,12 @@ def test_dropout_is_resumed_exactly(recipe, tmp_path, monkeypatch):
     assert first == second
 
 
+def test_an_epoch_may_end_where_the_loss_was_just_checked(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("heedful.train.module.STEPS_BETWEEN_CHECKS", 1)
+    (run,) = runs_of(recipe())
+    assert execute(run, tmp_path, machine=CPU, report=ignore) is None
+
+
 def test_a_diverging_loss_ends_the_run_and_keeps_the_last_good_checkpoint(recipe, tmp_path):
     (run,) = runs_of(recipe("none", learning_rate=1e6, epochs=4))
     message = execute(run, tmp_path, machine=CPU, report=ignore)

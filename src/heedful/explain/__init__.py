@@ -3,10 +3,12 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from heedful import files
 from heedful.errors import InputError
@@ -129,10 +131,13 @@ def _written(task: Task, picture: Pixels, answer: Explained, network: Subject, o
     path, name, stem = task
     label = _true_class(path, network)
     with style():
-        drawn = figure(picture[None], answer, network.classes, labels=[label], most=MOST_SHOWN)
+        drawn = figure(
+            picture[None], answer, network.classes, labels=[label], most=MOST_SHOWN, multi_label=network.multi_label
+        )
     files.write(out / f"{stem}.png", png(drawn))
-    numbers, parts = answer.classes[0].tolist(), probabilities(answer)[0]
-    files.write(out / f"{stem}.maps.npz", _arrays(picture, answer, [network.classes[number] for number in numbers]))
+    numbers, parts = answer.classes[0].tolist(), probabilities(answer, multi_label=network.multi_label)[0]
+    names = [network.classes[number] for number in numbers]
+    files.write(out / f"{stem}.maps.npz", _arrays(picture, answer, names, parts))
     return Entry(
         name=name,
         stem=stem,
@@ -150,14 +155,14 @@ def _true_class(path: Path, network: Subject) -> int | None:
     return numbers[0] if len(numbers) == 1 else None
 
 
-def _arrays(picture: Pixels, answer: Explained, names: Sequence[str]) -> bytes:
-    arrays = {
+def _arrays(picture: Pixels, answer: Explained, names: Sequence[str], parts: NDArray[np.float64]) -> bytes:
+    arrays: dict[str, NDArray[Any]] = {
         "image": picture,
         "classes": answer.classes[0].numpy(),
         "names": np.array(names),
-        "probabilities": probabilities(answer)[0],
+        "probabilities": parts,
         **{f"maps/{layer}": found[0].float().numpy() for layer, found in answer.maps.items()},
     }
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle
     return content.getvalue()

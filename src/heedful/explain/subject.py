@@ -33,6 +33,7 @@ class Subject:
         deviation: likewise.
         size: height and width of what `read` returns.
         warning: what a reader of its maps must know; empty if nothing.
+        multi_label: whether an image can be of several classes.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Subject:
     size: tuple[int, int]
     other_names: tuple[str, ...] = ()
     warning: str = ""
+    multi_label: bool = False
 
     def numbers(self, name: str) -> list[int]:
         """Return the classes of this name, whatever its capitals: usually one or none."""
@@ -91,6 +93,7 @@ def _of_run(model: nn.Module) -> Subject:
         mean=(red, green, blue),
         deviation=(red_deviation, green_deviation, blue_deviation),
         size=(card.image_size, card.image_size),
+        multi_label=card.multi_label,
     )
 
 

@@ -37,6 +37,7 @@ def figure(
     *,
     labels: Sequence[int | None] | None = None,
     most: int = 5,
+    multi_label: bool = False,
 ) -> Figure:
     """Draw each image in a row: the image, then its classes' maps over it, with name and probability of the class.
 
@@ -45,18 +46,18 @@ def figure(
 
     Args:
         images: the pixels that the network saw, 0 to 255.
-        explained: maps, classes and scores of these images, of `heedful.maps.attention.explained`; the probabilities
-            are the softmax of the scores.
+        explained: maps, classes and scores of these images, of `heedful.maps.attention.explained`.
         class_names: in the order of the scores; a class beyond them is shown by its number.
         labels: the true class of each image, or None where it is not known.
         most: at most so many classes of each image, the first ones.
+        multi_label: see `probabilities`.
 
     Raises:
         InputError: if the numbers of images, maps and labels differ, `most` is below 1, or a map is not finite.
     """
     labels = [None] * len(images) if labels is None else labels
     _check(len(images), explained, labels, most)
-    chosen, parts = explained.classes[:, :most].tolist(), probabilities(explained)
+    chosen, parts = explained.classes[:, :most].tolist(), probabilities(explained, multi_label=multi_label)
     sheet = _Sheet(1 + len(chosen[0]), len(images) * len(explained.maps), images.shape[1] / images.shape[2])
     rows = itertools.product(range(len(images)), explained.maps.items())
     for row, (n, (layer, maps)) in enumerate(rows):
@@ -69,10 +70,15 @@ def figure(
     return sheet.figure
 
 
-def probabilities(explained: Explained) -> Float[np.ndarray, "batch chosen"]:
-    """Return the probability of each map's class: the softmax of the scores, float64."""
-    scores, classes = explained.scores.detach().cpu(), explained.classes.cpu()
-    return scores.double().softmax(1).gather(1, classes).numpy()
+def probabilities(explained: Explained, *, multi_label: bool = False) -> Float[np.ndarray, "batch chosen"]:
+    """Return the probability of each map's class, float64.
+
+    Args:
+        explained: maps, classes and scores.
+        multi_label: whether an image can be of several classes: the sigmoid of each score, instead of their softmax.
+    """
+    scores, classes = explained.scores.detach().cpu().double(), explained.classes.cpu()
+    return (scores.sigmoid() if multi_label else scores.softmax(1)).gather(1, classes).numpy()
 
 
 def _check(num_images: int, explained: Explained, labels: Sequence[int | None], most: int) -> None:

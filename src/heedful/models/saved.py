@@ -54,6 +54,7 @@ class ModelCard:
         convention: whose `se` and `cbam`, as for `build`; None: the papers'.
         in_channels: channels of the image.
         start: how the attention began, as for `build`: the gates of "identity" have a parameter more.
+        multi_label: whether an image can be of several classes: probabilities are then the sigmoid of each logit.
     """
 
     model: str
@@ -66,6 +67,7 @@ class ModelCard:
     convention: str | None = None
     in_channels: int = 3
     start: Start = "paper"
+    multi_label: bool = False
 
 
 class Saveable(Mixed, huggingface_hub.ModelHubMixin, model_card_template=PAGE, library_name="heedful",

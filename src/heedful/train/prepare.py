@@ -83,6 +83,7 @@ def card(settings: Settings, dataset: data.DataSet) -> ModelCard:
         deviation=dataset.deviation,
         convention=settings.convention,
         start=_start(settings),
+        multi_label=dataset.multi_label,
     )
 
 
