@@ -30,14 +30,16 @@ def paired(candidates: dict[str, Callable[[], None]], repetitions: int) -> dict[
     return seconds
 
 
-def write(name: str, result: dict[str, Any]) -> Path:
+def write(name: str, result: dict[str, Any], *peers: str) -> Path:
     """Write a benchmark's result, with versions and hardware, into $OUT or benchmarks/results; return the file.
 
     Args:
         name: of the benchmark, and of the file.
         result: "ratios" and what else was measured.
+        peers: further packages whose versions belong to it.
     """
-    versions = {package: importlib.metadata.version(package) for package in ("heedful", "torch", "torchvision", "timm")}
+    packages = ("heedful", "torch", "torchvision", "timm", *peers)
+    versions = {package: importlib.metadata.version(package) for package in packages}
     content = {"benchmark": name, **result, "versions": versions, "hardware": hardware()}
     folder = Path(os.environ.get("OUT") or RESULTS)
     folder.mkdir(parents=True, exist_ok=True)

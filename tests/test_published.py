@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,44 @@ def test_overheads_are_those_of_the_committed_benchmark():
     assert len(told) > 5
     for name, numbers in told:
         assert numbers == " | ".join(f"{eager[phase][name]:.3f}" for phase in ("training", "inference", "saved"))
+
+
+def test_the_cost_of_maps_and_icasc_is_that_of_the_committed_benchmarks():
+    maps = json.loads((RESULTS / "maps.json").read_text())["ratios"]
+    page = (ROOT / "docs" / "maps.md").read_text()
+    for name in maps["flops"].keys() - {"forward", "forward and backward"}:
+        numbers = f"{maps['flops'][name]:.3f} | {maps['seconds'][name]:.3f} | {maps['memory_to_forward'][name]:.2f}"
+        assert f"| {name} | {numbers} |" in page
+        if "5 classes" in name:
+            assert f"{maps['seconds'][name]:.3f}" in README
+            assert f"{maps['memory_to_forward'][name]:.2f}" in README
+    icasc = json.loads((RESULTS / "icasc.json").read_text())["ratios"]
+    page = (ROOT / "docs" / "icasc.md").read_text()
+    for name in icasc["resnet50 flops"].keys() - {"plain"}:
+        keys = [f"{network} {kind}" for network in ("resnet18", "resnet50") for kind in ("flops", "seconds", "saved")]
+        assert f"| {name} | {' | '.join(f'{icasc[key][name]:.3f}' for key in keys)} |" in page
+    for name in ("heedful", "heedful first order", "captum"):
+        assert f"{icasc['resnet50 seconds'][name]:.3f}" in README
+
+
+def test_the_evidence_on_icasc_is_that_of_the_committed_results():
+    page, folder = (ROOT / "docs" / "icasc.md").read_text(), ROOT / "results" / "icasc_tiny_imagenet"
+    maps = json.loads((folder / "maps.json").read_text())
+    for row in ("none", "none@icasc", "none@icasc-gradcam", "none@icasc-weight-0.1"):
+        found = [maps[f"runs/{row}/seed-{seed}"] for seed in range(3)]
+        results = [json.loads((folder / f"runs/{row}/seed-{seed}/result.json").read_text()) for seed in range(3)]
+        cells = [told([result["metrics"]["test_error"] for result in results], 2)]
+        cells += [
+            told([n["overlap"] for n in found], 3),
+            told([100 * n["zero_maps"] / n["num_images"] for n in found], 1),
+        ]
+        for name in ("pxap", "max_box_acc", "pointing_0px", "energy"):
+            cells.append(told([n["localisation"][name] for n in found], 3))
+        assert f"| {row} | {' | '.join(cells)} |" in page
+
+
+def told(values, digits):
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def test_no_committed_result_names_a_path_of_a_machine():

@@ -21,6 +21,19 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Let no parameter of the model require a gradient, and on leaving again those that did."""
+    thawed = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in thawed:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in thawed:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
 def removing(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
     """Remove the hooks on leaving."""
     try:

@@ -1,6 +1,6 @@
 """Batches of a split: shuffled, augmented and normalised, from memory; `batches` takes files as well."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -84,6 +84,17 @@ class Batches:
                     chunk = AUGMENTATIONS[name](chunk, generator)
                 batch = normalise(chunk, self.mean, self.deviation)
             yield batch, labels[index]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Batches that are moved to a device one by one, as often as they are iterated over."""
+
+    loader: Iterable[tuple[Tensor, Tensor]]
+    device: torch.device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.loader)
 
 
 @contextmanager

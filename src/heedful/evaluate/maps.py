@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from heedful.data.batches import Batches, Channels
+from heedful.data.batches import Batches, Channels, Moved
 from heedful.data.dataset import ImageArray, Split
 from heedful.errors import InputError
 from heedful.evaluate.baselines import centre_gaussian
@@ -120,16 +120,7 @@ def batches_of(
         return Batches(split.to(device), mean, deviation, BATCH_SIZE)
     from heedful.data.file_batches import file_batches  # torchvision takes a second to import
 
-    return _Moved(file_batches(split, mean, deviation, BATCH_SIZE), device)
-
-
-@dataclass(frozen=True)
-class _Moved:
-    loader: Iterable[tuple[Tensor, Tensor]]
-    device: torch.device
-
-    def __iter__(self) -> Any:
-        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.loader)
+    return Moved(file_batches(split, mean, deviation, BATCH_SIZE), device)
 
 
 def _all_images(question: Question, sample: Sample, batches: Iterable[tuple[Tensor, Tensor]]) -> Numbers:

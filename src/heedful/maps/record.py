@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from heedful.errors import InputError, unknown
-from heedful.temporary import evaluation_mode, removing
+from heedful.temporary import evaluation_mode, frozen, removing
 
 SMALLEST_SIDE = 4
 Reshape = Callable[[Tensor], Tensor]
@@ -92,11 +92,14 @@ def recorded(model: nn.Module, layers: Sequence[str], *, keep_graph: bool = Fals
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Within the context the model is in evaluation mode, eager and without gradients; one thread at a time."""
+    """Within the context the model is in evaluation mode, eager, frozen and without gradients; one thread at a time.
+
+    Frozen, since what is only needed for the gradients of parameters would be kept else.
+    """
     compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     # no_grad restores the mode that `keep` changes; outside of inference mode, since its tensors can have no gradient
-    with _ONE_AT_A_TIME, eager, evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+    with _ONE_AT_A_TIME, eager, evaluation_mode(model), frozen(model), torch.inference_mode(False), torch.no_grad():
         yield
 
 

@@ -1,13 +1,13 @@
 """Gives Lightning the batches of a data set; an epoch's order and augmentation follow from seed and epoch alone."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import lightning as L
 import torch
 from torch import Tensor
 
 from heedful.data import DataSet, ImageArray, Split, batches
+from heedful.data.batches import Moved
 from heedful.train.module import Classifier, epoch_seed
 from heedful.train.settings import Settings
 from heedful.train.ten_crops import crop_batches
@@ -68,14 +68,3 @@ class ImageData(L.LightningDataModule):
 def on_device(split: Split, device: torch.device) -> Split:
     """Return a split in memory on the device; files stay as they are."""
     return split.to(device) if isinstance(split, ImageArray) else split
-
-
-@dataclass(frozen=True)
-class Moved:
-    """Batches that are moved to a device one by one, as often as they are iterated over."""
-
-    loader: Iterable[Batch]
-    device: torch.device
-
-    def __iter__(self) -> Iterator[Batch]:
-        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.loader)
