@@ -131,6 +131,15 @@ def test_a_huge_png_is_refused_before_it_is_decoded(tmp_path, side):
         read_square(path, 32)
 
 
+def test_a_huge_progressive_jpeg_is_refused_since_all_of_it_would_be_held(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("L", (10_000, 9_000), 40).save(path, progressive=True)
+    with pytest.raises(InputError, match=r"a.jpg has more than .* a JPEG that is not progressive"):
+        read_rgb(path, 32)
+    Image.new("L", (1_000, 900), 40).save(path, progressive=True)
+    assert read_rgb(path, 32).size == (125, 113)
+
+
 def test_a_huge_jpeg_is_read_at_a_fraction_of_its_size(tmp_path):
     path = tmp_path / "a.jpg"
     image = Image.new("L", (20_000, 9_000), 40)

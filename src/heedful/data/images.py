@@ -29,15 +29,16 @@ def read_rgb(path: Path, smallest_side: int) -> Image.Image:
     Args:
         path: the file; of an animation the first frame is taken.
         smallest_side: in pixels; a larger JPEG may be decoded at 1/2, 1/4 or 1/8, but no smaller than this: so one of
-            20,000 × 20,000 pixels can be read, where other formats must be decoded whole.
+            20,000 × 20,000 pixels can be read, where other formats, and progressive JPEGs, are held whole.
 
     Raises:
         InputError: if more pixels than `LARGEST_DECODED` would have to be decoded.
         Exception: whatever Pillow raises on bytes that are not an image, or not a whole one.
     """
     with _opened(path) as image:
+        num_held = image.width * image.height if image.info.get("progressive") else 0  # whole, whatever is drafted
         image.draft("RGB", (smallest_side, smallest_side))
-        if image.width * image.height > LARGEST_DECODED:
+        if max(num_held, image.width * image.height) > LARGEST_DECODED:
             raise _too_large(path)
         return _to_rgb(ImageOps.exif_transpose(image))
 
@@ -58,7 +59,7 @@ def _opened(path: Path) -> ImageFile.ImageFile:
 def _too_large(path: Path) -> InputError:
     return InputError(
         f"{path.name} has more than the {LARGEST_DECODED // 10**6} million pixels that are decoded: save it smaller, "
-        "or as JPEG, which can be decoded at an eighth of its size"
+        "or as a JPEG that is not progressive, which can be decoded at an eighth of its size"
     )
 
 
