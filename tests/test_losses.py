@@ -308,10 +308,22 @@ def test_under_autocast_the_attention_losses_are_float32(dtype):
     with torch.autocast("cpu", dtype):
         losses = ICASC(model, "layer2", "layer3")(images, labels)
     losses.total.backward()
+    with torch.autocast("cpu", dtype):
+        several = ICASC(model, "layer2", "layer3")(images, torch.eye(4, dtype=torch.int64))
+    assert several.classification.dtype == torch.float32
     for field in ("inner_separation", "last_separation", "consistency"):
         assert getattr(losses, field).dtype == torch.float32
         assert getattr(losses, field).item() == pytest.approx(getattr(exact, field).item(), abs=0.05)
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_it_is_for_training_and_for_maps(images):
+    with torch.no_grad(), pytest.raises(InputError, match="ICASC: gradients are switched off here"):
+        ICASC(network(), "2", "5")(images, LABELS)
+    with pytest.raises(InputError, match=r"layer '6' puts out \(5, 1, 1\) .* needs 4 x 4 places"):
+        ICASC(network(), "2", "6")(images, LABELS)
+    with pytest.raises(InputError, match=r"layer '7' puts out \(5,\)"):
+        ICASC(network(), "2", "7")(images, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +331,7 @@ def test_under_autocast_the_attention_losses_are_float32(dtype):
     [
         ({"method": "chanel"}, "unknown method 'chanel': did you mean channel"),
         ({"inner": "2"}, "inner is '2' and last is None: name both"),
+        ({"inner": "2", "last": "2"}, "inner and last are both '2'"),
         ({"ramp": -1}, "must not be negative"),
         ({"weights": Weights(last=-1)}, "must not be negative"),
     ],

@@ -27,16 +27,17 @@ def test_every_python_block_runs(page, tmp_path, monkeypatch):
 
 def test_it_is_short_and_every_link_and_option_exists():
     assert README.count("\n") < 250
-    links = re.findall(r"\]\(([^)#]+)\)", README)
+    pages = {ROOT / "README.md": README} | {page: page.read_text() for page in (ROOT / "docs").glob("*.md")}
+    links = [(page.parent, link) for page, text in pages.items() for link in re.findall(r"\]\(([^)#]+)[)#]", text)]
     assert len(links) >= 6
-    for link in links:
-        assert link.startswith("http") or (ROOT / link).exists(), link
+    for folder, link in links:
+        assert link.startswith("http") or (folder / link).exists(), link
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"heedful (compare|run|report|list|\w+) ", README)) & {"compare", "run"}
     assert names == {"compare", "run", "report", "list", "cost", "export", "explain", "evaluate"}
     help_text = "".join(path.read_text() for path in (ROOT / "src" / "heedful" / "cli").glob("*.py"))
-    for option in set(re.findall(r" --([a-z-]+)", README)):
-        assert option.replace("-", "_") in help_text, option
+    for option in set(re.findall(r"[ `]--([a-z][a-z-]+)", "".join(pages.values()))):
+        assert f"    {option.replace('-', '_')}: " in help_text or f'"--{option}"' in help_text, option
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", ".ci/run"])

@@ -6,11 +6,10 @@ through which no gradient goes; of each image a ratio is taken, and then the mea
 """
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,13 +17,23 @@ from heedful.errors import InputError, unknown
 from heedful.maps.gradients import Chosen, class_maps
 from heedful.maps.methods import BY_GRADIENTS
 from heedful.maps.processing import normalised, upsampled
-from heedful.maps.record import last_layers, recorded
+from heedful.maps.record import last_layers, recorded, require_map
 
 THRESHOLD = 0.55
 """σ of [W], section 4, as a part of the map's maximum."""
 
 SHARPNESS = 100.0
 """ω of [W], section 4."""
+
+
+def classification_loss(
+    logits: Float[Tensor, "batch classes"], labels: Int64[Tensor, "batch *labels"]
+) -> Float[Tensor, ""]:
+    """Return the cross-entropy of class numbers (N,), or the multi-label soft margin loss of 0 and 1 (N, C): means."""
+    if labels.ndim == 2:
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # under autocast, bfloat16
+        return F.multilabel_soft_margin_loss(logits, labels.to(logits.dtype))
+    return F.cross_entropy(logits, labels)
 
 
 def separation_loss(
@@ -163,11 +172,10 @@ class ICASC:
             training is.
         first_order: take the weights of the inner layer's channels for constants: quicker, and the gradient is then not
             quite the loss's.
-        classify: from logits and labels to the classification loss; None: cross-entropy for labels (N,), the
-            multi-label soft margin for labels (N, classes).
 
     Raises:
-        InputError: if the method is unknown, one layer is named without the other, or a number is negative.
+        InputError: if the method is unknown, one layer is named without the other or both are the same, or a number is
+            negative.
     """
 
     def __init__(
@@ -180,17 +188,18 @@ class ICASC:
         start_epoch: int = 0,
         ramp: int = 0,
         first_order: bool = False,
-        classify: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         if method not in BY_GRADIENTS:
             raise unknown("method", method, BY_GRADIENTS)
         if (inner is None) != (last is None):
             raise InputError(f"inner is {inner!r} and last is {last!r}: name both layers, or neither")
+        if inner is not None and inner == last:
+            raise InputError(f"inner and last are both {inner!r}: name two layers, the inner one before the last")
         if min(start_epoch, ramp, *dataclasses.astuple(weights)) < 0:
             raise InputError(f"start_epoch={start_epoch}, ramp={ramp} and {weights} must not be negative")
         self.model, self.inner, self.last, self.method = model, inner, last, method
         self.weights, self.start_epoch, self.ramp = weights, start_epoch, ramp
-        self.first_order, self.classify = first_order, classify
+        self.first_order = first_order
         self.epoch = 0
 
     @property
@@ -210,16 +219,25 @@ class ICASC:
             labels: the true classes (N,), or 0 and 1 for each class (N, classes). Of several true classes there is one
                 map, that of the sum of their scores; the confusing class is the most probable that is not true. Images
                 without a true class, or without another, count for the classification alone.
+
+        Raises:
+            InputError: if gradients are switched off, or a layer puts out no map of at least 4 x 4 places.
         """
         if self.strength == 0:
             logits = self.model(images)
             nothing = logits.new_zeros(())
-            classification = self._classification(logits, labels)
+            classification = classification_loss(logits, labels)
             return Losses(classification, classification, nothing, nothing, nothing, logits)
+        if not torch.is_grad_enabled():
+            raise InputError(
+                "ICASC: gradients are switched off here (no_grad or inference_mode); it is for training"
+            )
         inner, last = self._layers(images)
         with recorded(self.model, [inner, last], keep_graph=True) as recording:
             logits = self.model(images)
-        classification = self._classification(logits, labels)
+        for name, output in recording.outputs.items():
+            require_map(name, output, images)
+        classification = classification_loss(logits, labels)
         true = _multi_hot(labels, logits)
         usable = true.any(1) & ~true.all(1)
         maps = class_maps(
@@ -236,19 +254,11 @@ class ICASC:
             self.inner, self.last = last_layers(self.model, images)
         return self.inner, self.last
 
-    def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.classify is not None:
-            return self.classify(logits, labels)
-        if labels.ndim == 1:
-            return F.cross_entropy(logits, labels)
-        return F.multilabel_soft_margin_loss(logits, labels.to(logits.dtype))
-
     def _parts(self, inner: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return L_AS inner, L_AS last and L_AC from maps (N, 2, h, w) of the true and the confusing class."""
         if not len(inner):
             nothing = inner.sum()
             return nothing, nothing, nothing
-        inner, last = normalised(inner), normalised(last)
         mask = soft_mask(last[:, 0])
         enlarged = soft_mask(last[:, 0], size=(inner.shape[2], inner.shape[3]))
         return (

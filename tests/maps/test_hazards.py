@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from heedful import ICASC, InputError, attention_maps, build, top
+from heedful import ICASC, InputError, attention_maps, build
+from heedful.maps.attention import METHODS
 from tests.references.class_maps import class_map, gradient
 
 LABELS = torch.tensor([1, 3])
@@ -92,18 +93,19 @@ def test_frozen_networks_without_gradients_have_the_same_maps(images, mode):
         torch.testing.assert_close(found, reference)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("way", ["autocast", "converted"])
-def test_half_precision_gives_maps_in_float32_near_the_exact_ones(images, dtype, way):
+def test_half_precision_gives_maps_in_float32_near_the_exact_ones(images, dtype, way, method):
     network = convolutions()
-    reference = expected(network, images, 3).float()
+    reference = maps_of(network, images, method=method).float()
     network = network.float() if way == "autocast" else network.to(dtype)
     images = images.float() if way == "autocast" else images.to(dtype)
     with torch.autocast("cpu", dtype, enabled=way == "autocast"):
-        maps = maps_of(network, images)
+        maps = maps_of(network, images, method=method)
     assert maps.dtype == torch.float32
-    assert (maps - reference).abs().max() < 0.05 * reference.max()
-    assert maps.max() > 0
+    assert (maps - reference).abs().max() < 0.1 * reference.abs().max()
+    assert maps.abs().max() > 0
 
 
 def test_float16_gradients_do_not_underflow():
@@ -214,6 +216,63 @@ def test_compiled_networks_are_mapped_before_and_after_their_first_call():
     )
 
 
+def test_threads_leave_compilation_as_it_was():
+    subprocess_passes(
+        """
+        import threading, time, torch
+        from heedful import attention_maps
+        from heedful.maps.record import undisturbed
+        from tests.maps.test_hazards import convolutions
+        model = torch.compile(convolutions().eval(), backend="eager")
+        inside, leave = threading.Event(), threading.Event()
+        def hold():
+            with undisturbed(model):
+                inside.set()
+                leave.wait()
+        first = threading.Thread(target=hold)
+        first.start()
+        inside.wait()
+        images, labels = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.tensor([1, 3])
+        second = threading.Thread(target=lambda: attention_maps(model, images, layers=["3"], classes=labels))
+        second.start()
+        time.sleep(0.5)
+        leave.set()
+        first.join()
+        second.join()
+        assert torch._dynamo.eval_frame._stance.stance == "default"
+        """
+    )
+
+
+class Head(nn.Module):
+    """Ends like a network whose gradient is known, but for what `between` does to the map, or `after` to the scores."""
+
+    def __init__(self, between, after):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()).double()
+        self.linear = nn.Linear(6, 4).double()
+        self.between, self.after = between, after
+
+    def forward(self, x):
+        return self.after(self.linear(self.between(self.layer(x)).mean((2, 3))))
+
+
+@pytest.mark.parametrize(
+    ("between", "after"),
+    [(torch.relu, torch.clone), (torch.clone, lambda z: z.sub_(z.mean(1, keepdim=True)))],
+    ids=["a second ReLU, which changes no value", "scores changed in place"],
+)
+@pytest.mark.parametrize("method", ["grad-cam", "layer-cam"])
+def test_what_looks_like_pooling_and_a_linear_map_is_not_taken_for_it(images, between, after, method):
+    model = Head(between, after)
+    maps = maps_of(model, images, "layer", method=method)
+    activations = model.layer(images).detach()
+    for n, label in enumerate(LABELS.tolist()):
+        slope = gradient(lambda a: after(model.linear(between(a).mean((2, 3)))), activations, n, label)
+        torch.testing.assert_close(maps[n], class_map(method, activations[n], slope))
+
+
 def test_a_layer_is_a_module_or_its_name(images):
     network = convolutions()
     maps = attention_maps(network, images, layers=[network[3]], classes=LABELS)
@@ -252,6 +311,23 @@ def test_bad_input(images, options, message):
     assert network.training
     assert torch.is_grad_enabled()
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_no_images_are_refused(images):
+    with pytest.raises(InputError, match="there is no image to explain"):
+        maps_of(convolutions(), images[:0], labels=LABELS[:0])
+
+
+def test_a_trunk_without_gradients_is_named(images):
+    class Frozen(nn.Sequential):
+        def forward(self, x):
+            with torch.no_grad():
+                x = self[0](x)
+            return self[1](x)
+
+    model = Frozen(convolutions()[:5], convolutions()[5:])
+    with pytest.raises(InputError, match=r"layer '0\.3': no gradient of the scores reaches it"):
+        maps_of(model, images, "0.3")
 
 
 def test_differentiable_maps_need_gradients_switched_on(images):
@@ -303,4 +379,3 @@ def test_icasc_leaves_no_hooks_after_an_exception(images):
     with pytest.raises(RuntimeError, match="expected input"):
         criterion(images[:, :2], LABELS)
     assert not any(module._forward_hooks for module in network.modules())
-    assert top(1).k == 1

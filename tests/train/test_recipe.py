@@ -65,6 +65,7 @@ def test_rows_put_their_own_settings_over_the_shared_ones(tmp_path):
         ({"attention_weight": -1}, "attention_weight is -1: .*greater than or equal to 0"),
         ({"attention_weight": [1, 0]}, "attention_weight is "),
         ({"start_epoch": -1}, "start_epoch is -1"),
+        ({"objective": "icasc", "start_epoch": 20, "epochs": 20}, "start_epoch is 20 with 20 epochs, so that"),
         ({"test_crops": 5}, "test_crops is 5: .*1 or 10"),
         ({"rows": [{"name": "a", "variant": "se@icasc", "objective": "icasc"}]}, "row a has its objective after @ and"),
         ({"model": "cifar_resnet9"}, "unknown model 'cifar_resnet9': did you mean cifar_resnet"),
@@ -164,8 +165,10 @@ def test_scaling_shrinks_epochs_and_images_and_says_so(tmp_path):
     assert small.rows[0].settings.limit == pytest.approx(0.1)
     assert small.rows[1].settings.epochs == 1  # of 9
     counted = {"schedule": "step10", "milestones": [81, 122], "start_epoch": 30, "ramp": 10, "train_per_class": 60}
-    small = recipes.scaled(recipes.read(written(tmp_path, MINE | counted)), 0.1).rows[0].settings
+    small = recipes.scaled(recipes.read(written(tmp_path, MINE | counted | {"epochs": 200})), 0.1).rows[0].settings
     assert (small.milestones, small.start_epoch, small.ramp, small.train_per_class) == ((8, 12), 3, 1, 6)
+    smallest = recipes.scaled(recipes.read(written(tmp_path, MINE | counted | {"epochs": 40})), 0.01).rows[0].settings
+    assert (smallest.epochs, smallest.start_epoch) == (1, 0)
     assert small.limit is None  # the number of images of each class says all
     limited = dataclasses.replace(recipe.rows[0], settings=dataclasses.replace(recipe.rows[0].settings, limit=500))
     assert recipes.scaled(dataclasses.replace(recipe, rows=(limited,)), 0.1).rows[0].settings.limit == 50

@@ -6,9 +6,9 @@ from statistics import fmean
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from heedful.errors import InputError
+from heedful.losses import classification_loss
 from heedful.temporary import evaluation_mode
 
 
@@ -34,16 +34,6 @@ def classification(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -
     logits, labels = torch.cat([o for o, _ in outputs]), torch.cat([t for _, t in outputs])
     found = _errors(logits, labels) if labels.ndim == 1 else _precisions(logits, labels)
     return {**found, "loss": classification_loss(logits, labels).item()}
-
-
-def classification_loss(
-    logits: Float[Tensor, "batch classes"], labels: Int64[Tensor, "batch *labels"]
-) -> Float[Tensor, ""]:
-    """Return the cross-entropy of class numbers (N,), or the multi-label soft margin loss of 0 and 1 (N, C): means."""
-    if labels.ndim == 2:
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # under autocast, bfloat16
-        return F.multilabel_soft_margin_loss(logits, labels.to(logits.dtype))
-    return F.cross_entropy(logits, labels)
 
 
 def mean_average_precision(scores: Float[Tensor, "images classes"], labels: Int64[Tensor, "images classes"]) -> float:

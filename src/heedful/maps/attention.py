@@ -98,7 +98,7 @@ def explained(
     """Return the maps with their classes and the scores, from the same pass; arguments and errors: `attention_maps`."""
     _check(images, method, differentiable)
     network = unwrapped(model)
-    names = [_name(network, layer) for layer in layers]
+    names = list(dict.fromkeys(_name(network, layer) for layer in layers))
     with recorded(network, names, keep_graph=differentiable) as recording:
         # A clone, since what was made in inference mode can have no part in a backward pass.
         images = images.clone() if images.is_inference() else images
@@ -120,6 +120,8 @@ def explained(
 def _check(images: Tensor, method: str, differentiable: bool) -> None:
     if method not in METHODS:
         raise unknown("method", method, METHODS)
+    if not len(images):
+        raise InputError("there is no image to explain")
     finite = images.isfinite().flatten(1).all(1)
     if not finite.all():
         raise InputError(f"image {int((~finite).int().argmax())} holds NaN or infinite values: mend it or leave it out")

@@ -57,7 +57,8 @@ def score_cam(
         scorer: the network.
     """
     weights = torch.stack([_scores(*one, scorer) for one in zip(activations, classes, images, strict=True)])
-    return torch.relu(torch.einsum("nkc,nchw->nkhw", weights.softmax(2), activations))
+    with torch.autocast(images.device.type, enabled=False):
+        return torch.relu(torch.einsum("nkc,nchw->nkhw", weights.softmax(2), activations))
 
 
 def _scores(activations: Tensor, classes: Tensor, image: Tensor, scorer: Scorer) -> Tensor:
@@ -67,7 +68,7 @@ def _scores(activations: Tensor, classes: Tensor, image: Tensor, scorer: Scorer)
     scores = []
     for part in torch.split(masks, MASKED_AT_ONCE):
         enlarged = F.interpolate(part[:, None], image.shape[1:], mode="bilinear", align_corners=False)
-        scores.append(scorer(image * enlarged)[:, classes])
+        scores.append(scorer((image * enlarged).to(image.dtype))[:, classes].to(activations.dtype))
     return torch.cat(scores).T
 
 

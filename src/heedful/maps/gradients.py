@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from heedful.errors import InputError
 from heedful.maps.methods import BY_GRADIENTS
 from heedful.maps.record import SMALLEST_SIDE, Recording, Reshape
 
@@ -77,6 +78,10 @@ def class_maps(
             if gradients is not None
         }
         rest = [layer for layer in layers if layer not in maps]
+        if rest and not chosen.scores.requires_grad:
+            raise InputError(
+                f"layer {rest[0]!r}: no gradient of the scores reaches it: the model switches it off"
+            )
         outputs = [recording.outputs[layer] for layer in rest]
         found: dict[str, list[Tensor]] = {layer: [] for layer in rest}
         for total in sums if rest else ():
@@ -102,11 +107,21 @@ def _known_gradients(recording: Recording, layer: str, chosen: Chosen) -> Tensor
         return None
     means = output.detach().mean((2, 3))
     tolerance = 1000 * torch.finfo(means.dtype).eps * output.detach().abs().mean((2, 3)).max()
-    for module, features, result in recording.linears:
-        same = result is chosen.scores and features.shape == means.shape and features.dtype == means.dtype
-        if same and (features.detach() - means).abs().max() <= tolerance:
+    for module, features, result, version in recording.linears:
+        same = result is chosen.scores and result._version == version
+        same = same and features.shape == means.shape and features.dtype == means.dtype
+        # Equal values do not make equal slopes: a second ReLU changes no value that one has passed.
+        if same and (features.detach() - means).abs().max() <= tolerance and _is_mean(features, output):
             return chosen.of_weights(module.weight / output.shape[2:].numel())[..., None, None]
     return None
+
+
+def _is_mean(features: Tensor, output: Tensor) -> bool:
+    """Tell by one backward pass through what lies between whether features are the output's means over places."""
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(features.sum(), output, retain_graph=True, allow_unused=True)
+    one = 1000 * torch.finfo(output.dtype).eps
+    return slope is not None and bool((slope * output.shape[2:].numel() - 1).abs().max() <= one)
 
 
 def warn_if_coarse(layer: str, activations: Tensor, images: Tensor) -> None:

@@ -58,7 +58,9 @@ def xgrad_cam(activations: Activations, gradients: Gradients) -> Maps:
     Fu et al., "Axiom-based Grad-CAM", BMVC 2020, equation 8.
     """
     beside = _beside(activations, gradients)
-    sums = beside.sum((-2, -1))
+    sums = _beside(activations.sum((-2, -1)), gradients[..., 0, 0])
+    if gradients.shape[-2:] == (1, 1):  # Σ g A / ΣA is then g
+        return torch.relu(_weighted(activations, torch.where(sums == 0, 0, gradients[..., 0, 0])))
     weights = (gradients * beside).sum((-2, -1)) / torch.where(sums == 0, torch.inf, sums)
     return torch.relu(_weighted(activations, weights))
 

@@ -25,11 +25,12 @@ class Recording:
 
     Args:
         outputs: layer -> its output, from which gradients can be taken.
-        linears: every linear map of (N, channels) that was called: the module, its input, its output.
+        linears: every linear map of (N, channels) that was called: the module, its input, its output, and the output's
+            version, by which a later change in place is known.
     """
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
-    linears: list[tuple[nn.Linear, Tensor, Tensor]] = field(default_factory=list)
+    linears: list[tuple[nn.Linear, Tensor, Tensor, int]] = field(default_factory=list)
 
 
 @contextmanager
@@ -74,7 +75,7 @@ def recorded(model: nn.Module, layers: Sequence[str], *, keep_graph: bool = Fals
 
     def note(module: nn.Linear, inputs: tuple[Any, ...], output: Any) -> None:
         if threading.get_ident() == thread and inputs and inputs[0].ndim == 2:
-            recording.linears.append((module, inputs[0], output))
+            recording.linears.append((module, inputs[0], output, output._version))
 
     hooks = [modules[name].register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)) for name in layers]
     # As the first of its hooks, `note` sees what the module itself put out.
@@ -97,10 +98,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     Frozen, since what is only needed for the gradients of parameters would be kept else.
     """
     compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
-    eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
-    # no_grad restores the mode that `keep` changes; outside of inference mode, since its tensors can have no gradient
-    with _ONE_AT_A_TIME, eager, evaluation_mode(model), frozen(model), torch.inference_mode(False), torch.no_grad():
-        yield
+    with _ONE_AT_A_TIME:
+        # It takes effect as it is made, and remembers the stance of this moment.
+        eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+        # no_grad restores the mode that `keep` changes; outside of inference mode, whose tensors can have no gradient
+        with eager, evaluation_mode(model), frozen(model), torch.inference_mode(False), torch.no_grad():
+            yield
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -112,6 +115,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model.module
         else:
             return model
+
+
+def require_map(layer: str, output: Tensor, images: Tensor) -> None:
+    """Raise an InputError unless what a layer puts out is a feature map of at least 4 x 4 places."""
+    if output.ndim != 4 or min(output.shape[2:]) < SMALLEST_SIDE:
+        height, width = images.shape[2:]
+        raise InputError(
+            f"layer {layer!r} puts out {tuple(output.shape[1:])} on images of {height} x {width} pixels, but a map "
+            f"needs {SMALLEST_SIDE} x {SMALLEST_SIDE} places: give larger images, or name an earlier layer"
+        )
 
 
 def last_layer(model: nn.Module, images: Tensor) -> str:
@@ -160,8 +173,11 @@ def last_layers(model: nn.Module, images: Tensor) -> tuple[str, str]:
 def _finished(model: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, int]]]:
     """Return name and resolution of the modules that put out a feature map of 4 x 4 places, as they finish."""
     finished: list[tuple[str, tuple[int, int]]] = []
+    thread = threading.get_ident()
 
     def note(name: str, output: Any) -> None:
+        if threading.get_ident() != thread:
+            return
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= SMALLEST_SIDE:
             finished.append((name, (output.shape[2], output.shape[3])))
 
@@ -170,6 +186,6 @@ def _finished(model: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, in
         for name, module in model.named_modules()
         if name
     ]
-    with removing(hooks), evaluation_mode(model), torch.no_grad():
+    with removing(hooks), undisturbed(model):
         model(images)
     return finished

@@ -13,8 +13,7 @@ from torchmetrics import MeanMetric
 
 from heedful import gates
 from heedful.errors import InputError
-from heedful.evaluate.classification import classification_loss
-from heedful.losses import ICASC
+from heedful.losses import ICASC, classification_loss
 from heedful.train.errors import RankingError, TopOneError
 from heedful.train.objective import parts
 from heedful.train.settings import Settings

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from heedful.errors import InputError
-from heedful.evaluate.classification import classification_loss
 from heedful.losses import ICASC, Losses, Weights
-from heedful.maps.record import SMALLEST_SIDE, last_layers, recorded
+from heedful.maps.record import last_layers, recorded, require_map
 from heedful.train.settings import OBJECTIVES, Settings
 
 
@@ -38,7 +37,6 @@ def attention_losses(model: nn.Module, settings: Settings, images: Tensor) -> IC
         start_epoch=settings.start_epoch,
         ramp=settings.ramp,
         first_order=settings.first_order,
-        classify=classification_loss,
     )
 
 
@@ -64,10 +62,5 @@ def _layers(model: nn.Module, settings: Settings, images: Tensor) -> tuple[str, 
     with recorded(model, [settings.inner, settings.last]) as recording:
         model(images)
     for name, output in recording.outputs.items():
-        if output.ndim != 4 or min(output.shape[2:]) < SMALLEST_SIDE:
-            height, width = images.shape[2:]
-            raise InputError(
-                f"layer {name!r} puts out {tuple(output.shape[1:])} on images of {height} x {width} pixels, but a map "
-                f"needs {SMALLEST_SIDE} x {SMALLEST_SIDE} places: give larger images, or name an earlier layer"
-            )
+        require_map(name, output, images)
     return settings.inner, settings.last

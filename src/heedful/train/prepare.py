@@ -51,7 +51,7 @@ _read = functools.lru_cache(maxsize=1)(data.read)
 
 def _require_labels(dataset: data.DataSet) -> None:
     """Raise an InputError if no image of a split shows any class: there would be no precision to choose or test by."""
-    for part, split in (("val", dataset.val), ("test", dataset.test)):
+    for part, split in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test)):
         if dataset.multi_label and not split.labels.any():
             raise InputError(
                 f"none of the {len(split)} {part} images shows any class: give more images, or another seed"

@@ -113,6 +113,11 @@ def check(settings: Settings) -> None:
             f"compile is true with the objective {settings.objective}: compiled networks cannot be differentiated "
             "twice; leave compile out"
         )
+    if settings.objective != CLASSIFICATION and settings.start_epoch >= settings.epochs:
+        raise InputError(
+            f"start_epoch is {settings.start_epoch} with {settings.epochs} epochs, so that the attention losses would "
+            "never count: lower it, or train for longer"
+        )
     if (settings.inner is None) != (settings.last is None):
         raise InputError(f"inner is {settings.inner} and last is {settings.last}: name both layers, or neither")
     _check_milestones(settings)
@@ -121,12 +126,13 @@ def check(settings: Settings) -> None:
 def shrunk(settings: Settings, factor: float) -> Settings:
     """Return the settings with epochs, what is counted in epochs, and images outside the test split multiplied."""
     per_class = settings.train_per_class
+    epochs = max(1, round(settings.epochs * factor))
     milestones = {max(1, round(milestone * factor)) for milestone in settings.milestones}
     return dataclasses.replace(
         settings,
-        epochs=max(1, round(settings.epochs * factor)),
+        epochs=epochs,
         milestones=tuple(sorted(milestones)),
-        start_epoch=round(settings.start_epoch * factor),
+        start_epoch=min(round(settings.start_epoch * factor), epochs - 1),
         ramp=round(settings.ramp * factor),
         train_per_class=per_class and max(1, round(per_class * factor)),
         limit=settings.limit if per_class else _part(settings.limit, factor),

@@ -57,7 +57,7 @@ def crop_batches(
 
     Args:
         dataset: its test split is of files.
-        batch_size: crops a batch, at least; a batch holds whole images.
+        batch_size: crops a batch, at most, but those of one image at least: a batch holds whole images.
         num_workers: processes that read.
     """
     assert isinstance(dataset.test, ImageFiles)
