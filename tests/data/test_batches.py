@@ -236,6 +236,16 @@ def test_wrong_options_are_refused(tmp_path, in_memory, options, message):
         make(make_split() if in_memory else make_files(tmp_path, 2), **options)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_a_file_that_was_spoilt_since_is_named(tmp_path, content, num_workers):
+    split = make_files(tmp_path, 3, size=96)
+    path = split.paths[1]
+    path.write_bytes(path.read_bytes()[:60] if content is None else content)
+    with pytest.raises(InputError, match=rf"image {path} cannot be read \(.*\): mend or remove it"):
+        list(file_loader(split, num_workers=num_workers))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_stay_on_the_splits_device():

@@ -147,6 +147,10 @@ WRONG = {
     "no class folders": ({".": 3}, "holds 3 images and no class folders"),
     "one class": ({"ant": 3}, "holds one class, 'ant', so there is nothing to tell apart: give two or more"),
     "one folder too high": ({"all/ant": 3, "all/bee": 3}, "holds one class, 'all', .*: give .*all, if its folders are"),
+    "images and masks": (
+        {"images/ant": 3, "images/bee": 3, "masks/ant": 3},
+        "holds images/ and masks/, which are not two classes: give .*photos/images, beside which",
+    ),
     "empty class": ({"ant": 3, "bee": 0}, "class folder .*bee holds no images: fill it or remove it"),
     "empty train": ({"train": 0, "test/ant": 1}, "train holds no images and no class folders"),
     "class of test only": (

@@ -105,18 +105,20 @@ def swapped(old, new):
     return lambda lines: [line.replace(old, new) for line in lines]
 
 
+RENAME = "; or rename the file, if the class folders hold the labels"
+
 WRONG = {
     "missing file": (swapped("003.png", "nine.png"), "1 of 24 files that .*labels.csv lists do not exist: .*nine.png"),
     "twice": (swapped("photos/003.png", "photos/./004.png"), r"labels.csv lists photos/004.png twice: keep one"),
     "outside": (swapped("photos/003", "../photos/003"), r"lists \.\./photos/003.png, but paths must be relative to"),
     "absolute": (swapped("photos/003", "/photos/003"), r"lists /photos/003.png, but paths must be relative to"),
-    "two": (swapped("003.png,1", "003.png,2"), "line 5: '2' for class 'class 0', but it must be 1"),
+    "two": (swapped("003.png,1", "003.png,2"), "line 5: '2' for class 'class 0', but it must be 1 .* or 0" + RENAME),
     "blank": (swapped("003.png,1", "003.png,"), "line 5: '' for class 'class 0', but it must be 1"),
     "a word": (swapped("003.png,1,1", "003.png,1,yes"), "line 5: 'yes' for class 'class 1'"),
     "short line": (swapped("003.png,1,1,0", "003.png,1,1"), "line 5: 3 cells, but the first line names 4 columns"),
-    "same class": (swapped("class 1", "class 0"), "has 'class 0' twice or blank in its first line"),
+    "same class": (swapped("class 1", "class 0"), "has 'class 0' twice or blank in its first line: .*" + RENAME),
     "class without a name": (swapped("class 1", ""), "has '' twice or blank in its first line"),
-    "one class": (lambda lines: [",".join(line.split(",")[:2]) for line in lines], "names 1 classes in its first line"),
+    "one class": (lambda lines: [",".join(line.split(",")[:2]) for line in lines], "names 1 classes .*" + RENAME),
     "semicolons": (
         swapped(",", ";"),
         "names 0 classes in its first line, but must name two or more, ",

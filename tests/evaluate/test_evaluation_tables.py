@@ -39,3 +39,20 @@ def test_notes_say_what_the_tables_do_not():
         "none/seed-0: images whose map is 0 everywhere, which points nowhere and has no overlap: 9",
     ]
     assert notes({"a": {**MAPS, "ks_true_is_higher": True, "left_out": {}, "zero_maps": 0}}) == []
+
+
+def test_columns_that_no_run_has_are_left_out():
+    small = {"pxap": 0.5, "pointing_0px": 0.25}
+    found = {"a": {**MAPS, "objects": "masks", "num_located": 9, "localisation": small, "centre_gaussian": small}}
+    text = printed(as_rich(found, "maps"))
+    assert "pointing" in text
+    assert "pointing 15 px" not in text
+    assert "0.500 (0.500)  0.250 (0.250)" in text
+    found["b"] = {
+        **found["a"],
+        "localisation": {**small, "pointing_15px": 1.0},
+        "centre_gaussian": {"pointing_15px": 0.75, **small},
+    }
+    assert "1.000 (0.750)" in printed(as_rich(found, "maps"))
+    found["a"]["left_out"] = {"pointing_15px": "they are too many"}
+    assert "none/seed-0: no pointing 15 px, since they are too many" in notes(found)

@@ -66,16 +66,11 @@ def test_a_map_of_what_the_network_uses_is_better_than_one_of_the_rest():
     images = torch.ones(1, 3, 9, 9) * torch.zeros(9, 9).index_put((torch.tensor(4), torch.tensor(4)), torch.tensor(1.0))
     used = images[:, 0]
     label = torch.zeros(1, dtype=torch.int64)
-    for better, worse in ((used, -used),):
-        assert (
-            area(deletion(Middle(), images, better, label)) < 0.1 < 0.9 < area(deletion(Middle(), images, worse, label))
-        )
-        assert (
-            area(insertion(Middle(), images, better, label))
-            > 0.9
-            > 0.1
-            > area(insertion(Middle(), images, worse, label))
-        )
+    deleted, inserted = (
+        [area(curve(Middle(), images, maps, label)) for maps in (used, -used)] for curve in (deletion, insertion)
+    )
+    assert deleted[0] < 0.1 < 0.9 < deleted[1]
+    assert inserted[0] > 0.9 > 0.1 > inserted[1]
 
 
 @pytest.mark.parametrize("curve", [deletion, insertion])

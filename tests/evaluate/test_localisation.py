@@ -205,7 +205,7 @@ def test_all_numbers_together_batch_by_batch(rng, masks, boxes):
     for part in (slice(0, 4), slice(4, 6)):
         located.add(maps[part], masks[part], boxes[part], labels[part])
     found, scores = located.numbers(), stretched(maps)
-    hits = {tolerance: pointing_hits(scores, masks, tolerance) for tolerance in (0, 15)}
+    hits = pointing_hits(scores, masks, 0)
     thresholds = np.linspace(0, 1, 101)
     accuracies = [slow.max_box_accuracy(scores, boxes, thresholds, delta) for delta in (0.3, 0.5, 0.7)]
     expected = {
@@ -215,7 +215,7 @@ def test_all_numbers_together_batch_by_batch(rng, masks, boxes):
         "jaccard": np.mean([slow.jaccard(s > slow.otsu(s), m) for s, m in zip(scores, masks, strict=True)]),
         "max_box_acc": np.mean(accuracies),
         **{f"max_box_acc_{name}": value for name, value in zip((30, 50, 70), accuracies, strict=True)},
-        **{f"pointing_{t}px": (each[:4].mean() + each[4:].mean()) / 2 for t, each in hits.items()},
+        "pointing_0px": (hits[:4].mean() + hits[4:].mean()) / 2,
     }
     assert found["pointing_0px"] == (3 / 4 + 1 / 2) / 2
     assert found == {name: pytest.approx(value, abs=1e-10) for name, value in expected.items()}
@@ -225,3 +225,14 @@ def test_without_boxes_there_is_no_box_accuracy(rng, masks):
     located = Located()
     located.add(rng.random((6, SIDE, SIDE)), masks, [np.zeros((0, 4), dtype=int)] * 6, np.zeros(6, dtype=int))
     assert not any("box" in name for name in located.numbers())
+
+
+@pytest.mark.parametrize(("side", "expected"), [(111, None), (112, 0.5)])
+def test_15_pixels_are_counted_from_112_on(side, expected):
+    maps, masks = np.zeros((2, side, side)), np.zeros((2, side, side), dtype=bool)
+    maps[:, 50, 50] = 1
+    masks[0, 50, 65] = masks[1, 50, 66] = True
+    located = Located()
+    located.add(maps, masks, [np.zeros((0, 4), dtype=int)] * 2, np.zeros(2, dtype=int))
+    assert located.numbers().get("pointing_15px") == expected
+    assert located.numbers()["pointing_0px"] == 0

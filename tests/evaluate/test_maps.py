@@ -20,6 +20,7 @@ from tests.references import evidence_of_maps as slow
 from tests.references import localisation as located
 
 SIDE, COUNT = 16, 70
+TOO_SMALL = {"pointing_15px": "they are too large a part of the 16 px that the network sees"}
 WITH_OBJECT = [number for number in range(COUNT) if number != 30]
 MEAN, DEVIATION = (0.4, 0.5, 0.6), (0.5, 0.4, 0.3)
 
@@ -106,7 +107,8 @@ def test_every_number_is_that_of_its_definition(network, sample, boxes):
         )
     assert found["num_slow"] == 10
     assert list(found["randomisation"]) == ["4", "0"]
-    assert found["left_out"] == {}
+    assert found["left_out"] == TOO_SMALL
+    assert "pointing_15px" not in local
 
 
 def test_the_chart_goes_from_0_to_1(network, sample):
@@ -141,7 +143,7 @@ def test_with_masks_box_accuracy_is_left_out(network, sample, tmp_path):
     found = evaluate_maps(network, masked, MEAN, DEVIATION, num_slow=2)
     assert found["num_located"] == 3
     assert "max_box_acc" not in found["localisation"]
-    assert found["left_out"] == {"max_box_acc": "the data have masks, but no boxes"}
+    assert found["left_out"] == {**TOO_SMALL, "max_box_acc": "the data have masks, but no boxes"}
 
 
 def test_objects_that_no_image_has(network, sample, tmp_path):

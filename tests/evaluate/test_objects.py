@@ -130,6 +130,26 @@ def test_masks_of_any_kind(tmp_path, mode):
     assert (mask == shape.astype(bool)).all()
 
 
+@pytest.mark.parametrize("colour", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_dark_colours_of_a_mask_are_object(tmp_path, colour):
+    shape = np.zeros((8, 8), dtype=bool)
+    shape[2:5, 3:7] = True
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(shape[..., None] * np.array(colour, dtype=np.uint8)).save(tmp_path / "masks" / "a.png")
+    painted(tmp_path / "a.png", 8, 8, (0, 0, 1, 1))
+    mask, _ = Objects(tmp_path, masks=tmp_path / "masks").find(tmp_path / "a.png", 8)
+    assert (mask == shape).all()
+
+
+def test_boxes_of_a_jpeg_too_large_for_pillow(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("L", (20_000, 9_000)).save(tmp_path / "a.jpg", exif=exif)
+    mask, boxes = from_boxes(tmp_path, [("a.jpg", (0, 5_500, 4_499, 9_999))]).find(tmp_path / "a.jpg", 32)
+    assert boxes.tolist() == [[0, 0, 15, 15]]
+    assert mask.sum() == 16 * 16
+
+
 def test_masks_that_do_not_fit(tmp_path):
     objects = Objects(tmp_path, masks=tmp_path / "masks")
     path = painted(tmp_path / "a.png", 8, 8, (0, 0, 1, 1))

@@ -109,6 +109,58 @@ def test_other_data_and_a_limit(tmp_path, squares, photos):
     assert (found["num_images"], found["data"]) == (6, "photos")
 
 
+@pytest.mark.parametrize("size", [16, 80])
+@pytest.mark.parametrize("source", ["photos", "photos/images", "photos/../photos/images/"])
+def test_of_a_runs_own_data_only_the_test_images_are_taken(tmp_path, photos, source, size):
+    folder = made_run(tmp_path / "run", photos / "images", size=size)
+    own, given = (
+        evaluate_runs([folder], on="maps", source=each)[str(folder)] for each in (None, f"{tmp_path}/{source}")
+    )
+    assert given == own
+    assert given["num_images"] == len(own_images(read_run(folder)).split) < 24
+    assert (given["objects"], given["num_located"]) == ("boxes", given["num_images"])
+
+
+def test_masks_beside_a_runs_own_images_are_found(tmp_path, photos):
+    (photos / "boxes.csv").unlink()
+    for path in (photos / "images").rglob("*.png"):
+        mask = photos / "masks" / path.relative_to(photos / "images")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(mask)
+    folder = made_run(tmp_path / "run", photos / "images", size=16)
+    found = evaluate_runs([folder], on="maps", source=str(photos))[str(folder)]
+    assert (found["objects"], found["num_located"]) == ("masks", found["num_images"])
+    assert found["num_images"] < 24
+
+
+def test_data_that_changed_are_seen_by_the_next_call(tmp_path, photos):
+    folders = [made_run(tmp_path / f"run-{seed}", photos / "images", size=16, seed=seed) for seed in (0, 1)]
+    evaluate_runs(folders)
+    with (photos / "images" / "class 0" / "0.png").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match="has changed since the run"):
+        evaluate_runs(folders)
+
+
+def test_data_of_several_runs_are_read_once(tmp_path, squares, monkeypatch):
+    folders = [made_run(tmp_path / f"run-{seed}", squares, seed=seed) for seed in (0, 1)]
+    sources = []
+
+    def noted(source, *rest, **options):
+        sources.append(source)
+        return read(source, *rest, **options)
+
+    monkeypatch.setattr("heedful.data.read", noted)
+    evaluate_runs(folders)
+    assert sources == [str(squares)]
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path, squares):
+    folders = [made_run(tmp_path / name, squares) for name in ("a/none/seed-0", "b/none/seed-0", "b/none/seed-1")]
+    names = [numbers["run"] for numbers in evaluate_runs(folders).values()]
+    assert names == [str(folders[0]), str(folders[1]), "none/seed-1"]
+
+
 def test_a_network_saved_without_a_run_needs_data(tmp_path, squares):
     folder = made_run(tmp_path / "run", squares)
     (folder / "run.yaml").unlink()
@@ -157,7 +209,7 @@ def heedful(monkeypatch, capfd):
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["heedful", "evaluate", *map(str, words), "--device", "cpu"])
-        monkeypatch.setattr(cli.console, "_width", 160, raising=False)
+        monkeypatch.setattr(cli.application.console, "_width", 160, raising=False)
         with pytest.raises(SystemExit) as end:
             cli.main()
         out, err = capfd.readouterr()
@@ -179,6 +231,17 @@ def test_the_command_prints_a_row_for_each_run_and_writes_files(heedful, tmp_pat
     with Image.open(folders[0] / "ks.png") as chart:
         assert chart.size[0] > 300
     assert "seed-1/ks.png" in out
+
+
+def test_what_was_found_of_a_run_stays_if_a_later_one_fails(heedful, tmp_path, squares):
+    folders = [made_run(tmp_path / "none" / f"seed-{seed}", squares, seed=seed) for seed in (0, 1)]
+    changed(folders[1])
+    code, _, err = heedful(*folders, "--on", "maps")
+    assert code == 2
+    assert "has changed since the run" in err
+    assert json.loads((folders[0] / "maps.json").read_text())["run"] == "none/seed-0"
+    assert (folders[0] / "ks.png").is_file()
+    assert not (folders[1] / "maps.json").exists()
 
 
 def test_the_command_writes_one_file_elsewhere(heedful, tmp_path, squares):
@@ -243,6 +306,7 @@ def test_images_with_several_classes_have_a_precision_but_no_maps(heedful, tmp_p
     code, _, err = heedful(folder, "--on", "maps")
     assert code == 2
     assert "several has images with several classes" in err
-    code, _, err = heedful(folder, "--data", tmp_path / "several.npz")
+    shutil.copy(tmp_path / "several.npz", tmp_path / "others.npz")
+    code, _, err = heedful(folder, "--data", tmp_path / "others.npz")
     assert code == 2
     assert "must have one class each" in err

@@ -65,10 +65,18 @@ def evaluate(
     """Measure trained runs again: on other images, or what their maps are worth, beside a map that knows nothing."""
     with console.status("setting up"):
         from heedful.evaluate.cost import chosen_device
+        from heedful.evaluate.maps import Numbers
         from heedful.evaluate.runs import evaluate_runs, write
         from heedful.evaluate.tables import as_rich, notes
 
     where = chosen_device(device)
+    paths: list[Path] = []
+
+    def keep(folder: str, numbers: Numbers) -> None:
+        """Write a run's numbers at once, so that they stay if a later run fails."""
+        if out is None:
+            paths.extend(write({folder: numbers}, on))
+
     with console.status("evaluating") as status:
         found = evaluate_runs(
             runs,
@@ -79,8 +87,10 @@ def evaluate(
             limit=limit,
             device=where,
             report=lambda run: status.update(f"evaluating {run.name}"),
+            done=keep,
         )
-    paths = write(found, on, out)
+    if out is not None:
+        paths = write(found, on, out)
     for table in as_rich(found, on):
         Console(width=max(console.width, 100)).print(table)
     for line in [*notes(found), f"written: {', '.join(map(str, paths))}"]:

@@ -83,6 +83,11 @@ def _class_folders(folder: Path, ignored: list[Path]) -> dict[str, Path]:
     loose = [path for path in found if not path.is_dir()]
     if not folders:
         raise _flat(folder, sum(path.suffix.lower() in SUFFIXES for path in loose))
+    if folders.keys() == {"images", "masks"}:
+        raise InputError(
+            f"{folder} holds images/ and masks/, which are not two classes: give {folder / 'images'}, beside which the "
+            "masks are found"
+        )
     ignored.extend(loose)
     return folders
 

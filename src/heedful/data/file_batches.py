@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from heedful.data.batches import Batch, Channels, check_batches, normalise
 from heedful.data.dataset import ImageFiles
 from heedful.data.images import read_rgb
+from heedful.errors import InputError
 
 
 def file_batches(
@@ -35,7 +36,8 @@ def file_batches(
         num_workers: processes that read; 0 reads in this one.
 
     Raises:
-        InputError: if batch_size is below 1, a name is unknown, or there is augmentation but no seed.
+        InputError: if batch_size is below 1, a name is unknown, or there is augmentation but no seed; from the loader,
+            if an image cannot be read.
     """
     check_batches(batch_size, augment, seed)
     shuffle = seed is not None
@@ -62,7 +64,12 @@ class _TransformedFiles(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 size size"], Int64[Tensor, "*classes"]]:
         # RandomResizedCrop's smallest window is 0.28 of the side: of four times the size it still has enough pixels.
-        image = read_rgb(self.split.paths[index], 4 * self.split.image_size)
+        path = self.split.paths[index]
+        try:
+            image = read_rgb(path, 4 * self.split.image_size)
+        # Pillow's readers raise almost anything on broken bytes.
+        except Exception as error:
+            raise InputError(f"image {path} cannot be read ({error}): mend or remove it") from error
         label = self.split.labels[index]
         if self.seed is None:
             return self.transform(image), label

@@ -35,7 +35,7 @@ def read_rgb(path: Path, smallest_side: int) -> Image.Image:
         InputError: if more pixels than `LARGEST_DECODED` would have to be decoded.
         Exception: whatever Pillow raises on bytes that are not an image, or not a whole one.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         num_held = image.width * image.height if image.info.get("progressive") else 0  # whole, whatever is drafted
         image.draft("RGB", (smallest_side, smallest_side))
         if max(num_held, image.width * image.height) > LARGEST_DECODED:
@@ -43,8 +43,13 @@ def read_rgb(path: Path, smallest_side: int) -> Image.Image:
         return _to_rgb(ImageOps.exif_transpose(image))
 
 
-def _opened(path: Path) -> ImageFile.ImageFile:
-    """Open an image without decoding it."""
+def opened(path: Path) -> ImageFile.ImageFile:
+    """Open an image without decoding it.
+
+    Raises:
+        InputError: if it is too large for Pillow, and not a JPEG.
+        Exception: whatever Pillow raises on bytes that are not an image.
+    """
     with path.open("rb") as file:
         is_jpeg = file.read(3) == JPEG_START
     if is_jpeg:

@@ -21,6 +21,8 @@ from heedful.errors import InputError, unknown
 FILE = "labels.csv"
 SPLIT = "split"
 
+OR_RENAME = "; or rename the file, if the class folders hold the labels"
+
 Row = tuple[int, list[str]]
 """The number of a line, from 1, and its cells."""
 
@@ -76,11 +78,13 @@ def _check_classes(path: Path, classes: tuple[str, ...]) -> None:
     if len(classes) < 2:
         raise InputError(
             f"{path} names {len(classes)} classes in its first line, but must name two or more, separated by commas: "
-            "path,cat,dog"
+            f"path,cat,dog{OR_RENAME}"
         )
     for number, name in enumerate(classes):
         if not name or name in classes[:number]:
-            raise InputError(f"{path} has {name!r} twice or blank in its first line: give each class a name of its own")
+            raise InputError(
+                f"{path} has {name!r} twice or blank in its first line: give each class a name of its own{OR_RENAME}"
+            )
 
 
 def _numbers(path: Path, row: Row, columns: list[int], classes: tuple[str, ...]) -> list[int]:
@@ -88,7 +92,8 @@ def _numbers(path: Path, row: Row, columns: list[int], classes: tuple[str, ...])
     for name, column in zip(classes, columns, strict=True):
         if cells[column] not in ("0", "1"):
             raise InputError(
-                f"{path}, line {line}: {cells[column]!r} for class {name!r}, but it must be 1 (in the image) or 0"
+                f"{path}, line {line}: {cells[column]!r} for class {name!r}, but it must be 1 (in the image) or "
+                f"0{OR_RENAME}"
             )
     return [int(cells[column]) for column in columns]
 

@@ -10,8 +10,8 @@ def centre_gaussian(height: int, width: int, deviation: float = DEVIATION) -> Fl
     """Return a Gaussian around the middle of the image: photographs have their object there.
 
     Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", CVPR 2020, whose finding is that many
-    methods hardly surpass it. PxAP, MaxBoxAccV2 and the pointing game see the order of its values alone; energy and
-    Jaccard depend on the deviation, which is our choice.
+    methods hardly surpass it. PxAP, MaxBoxAccV2 and the pointing game see little but the order of its values; energy
+    and Jaccard depend on the deviation, which is our choice.
 
     Args:
         height: in pixels.

@@ -68,7 +68,8 @@ def best_overlaps(
 
     There is a box around every connected region (corners count as connected) of scores above τ times the highest; the
     best of all pairs counts. [C] finds regions with OpenCV, which also boxes the holes in them, and extends boxes by a
-    pixel.
+    pixel. It enlarges maps to the network's square by cubic interpolation and rounds them to 8 bits; here scores were
+    enlarged bilinearly, and are not rounded.
 
     Args:
         scores: of one image.

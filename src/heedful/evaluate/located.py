@@ -21,6 +21,9 @@ from heedful.evaluate.localisation import (
 TOLERANCES = (0, 15)
 """Of the pointing game, in pixels of the square that the network sees."""
 
+SMALLEST_SIDE = 112
+"""Of a square on which 15 pixels are counted: half of the usual 224. Of one of 32 they reach nearly everywhere."""
+
 
 class Located:
     """What the maps of a set of images say about where its objects are."""
@@ -49,7 +52,7 @@ class Located:
         self.counts += counts.sum(0)
         columns = {
             "pxap_per_image": average_precision(counts),
-            **{f"pointing_{pixels}px": pointing_hits(scores, masks, pixels) for pixels in TOLERANCES},
+            **{f"pointing_{pixels}px": pointing_hits(scores, masks, pixels) for pixels in tolerances(maps.shape[1])},
             "energy": energy_inside(maps.clip(min=0), masks),
             "jaccard": jaccard_at_otsu(scores, masks),
             "labels": labels,
@@ -63,7 +66,8 @@ class Located:
         """Return every number, in [0, 1]: `pxap` of all pixels together, and its mean over images, `pxap_per_image`.
 
         The pointing game is a mean over classes, energy and Jaccard are means over images, `max_box_acc` over the
-        deltas, of which each has its own (`max_box_acc_50` for 0.5); these are missing where masks were given.
+        deltas, of which each has its own (`max_box_acc_50` for 0.5); these are missing where masks were given, and
+        `pointing_15px` on squares below SMALLEST_SIDE.
         """
         columns = {name: np.concatenate(parts) for name, parts in self.columns.items()}
         labels, best = columns.pop("labels"), columns.pop("overlaps", None)
@@ -76,6 +80,11 @@ class Located:
             each = zip(DELTAS, accuracies.tolist(), strict=True)
             found |= {f"max_box_acc_{round(100 * delta)}": accuracy for delta, accuracy in each}
         return found
+
+
+def tolerances(side: int) -> tuple[int, ...]:
+    """Return those of TOLERANCES that are counted on a square of that side."""
+    return TOLERANCES if side >= SMALLEST_SIDE else TOLERANCES[:1]
 
 
 def stretched(maps: Float[np.ndarray, "images height width"]) -> Float[np.ndarray, "images height width"]:

@@ -14,7 +14,7 @@ from heedful.data.dataset import ImageArray, Split
 from heedful.errors import InputError
 from heedful.evaluate.baselines import centre_gaussian
 from heedful.evaluate.faithfulness import area, deletion, insertion
-from heedful.evaluate.located import Located
+from heedful.evaluate.located import TOLERANCES, Located, tolerances
 from heedful.evaluate.object_data import Sample
 from heedful.evaluate.randomisation import randomisation
 from heedful.evaluate.separation import overlap, separation, true_and_confusing
@@ -179,13 +179,18 @@ class _OnObjects:
         if objects is None or not self.num_located:
             why = NO_OBJECTS if objects is None else f"no image of {self.sample.name} is among the {objects.kind}"
             return {"objects": None, "num_located": 0, "left_out": {"localisation": why}}
+        size = self.sample.image_size
+        too_small = f"they are too large a part of the {size} px that the network sees"
+        left_out = {f"pointing_{pixels}px": too_small for pixels in TOLERANCES if pixels not in tolerances(size)}
+        if objects.masks is not None:
+            left_out["max_box_acc"] = NO_BOXES
         return {
             "objects": objects.kind,
             "num_located": self.num_located,
             "boxes_without_area": objects.without_area,
             "localisation": self.of_maps.numbers(),
             "centre_gaussian": self.of_middle.numbers(),
-            "left_out": {"max_box_acc": NO_BOXES} if objects.masks is not None else {},
+            "left_out": left_out,
         }
 
 

@@ -75,6 +75,8 @@ class Sample:
 def sample_of(source: str, classes: Sequence[str], image_size: int) -> Sample:
     """Return all images of a source that has no part in the training, or of its test split.
 
+    Of a run's own data see `heedful.evaluate.runs.own_images`.
+
     Args:
         source: a folder, an .npz file or a name, as for `heedful.data.load`.
         classes: of the run; the source may have fewer.

@@ -7,7 +7,8 @@ Beside a folder of images, see `heedful.evaluate.object_data`, there is one of t
       path,left,top,right,bottom
       cat/1.jpg,12,0,63,40
 
-- `masks/`, with a PNG of the size of the image under the image's own path, `masks/cat/1.png`, not 0 on the object.
+- `masks/`, with a PNG of the size of the image under the image's own path, `masks/cat/1.png`, not 0 on the object,
+  or of a colour that is not black.
 """
 
 import csv
@@ -21,6 +22,7 @@ from jaxtyping import Bool, Int
 from PIL import ExifTags, Image
 
 from heedful.data.folder import LARGEST_IN_MEMORY
+from heedful.data.images import opened
 from heedful.errors import InputError
 
 BOXES, MASKS = "boxes.csv", "masks"
@@ -171,13 +173,15 @@ def _mask_of(path: Path, image: Path, size: int) -> Mask:
     if not path.is_file():
         return np.zeros((size, size), dtype=bool)
     try:
-        with Image.open(path) as opened:
+        with Image.open(path) as mask:
             # Of a palette the numbers count, and of colours whether they are black; not how opaque they are.
-            plain = opened if opened.mode in ("1", "L", "P", "I", "I;16") else opened.convert("RGB").convert("L")
+            plain = mask if mask.mode in ("1", "L", "P", "I", "I;16") else mask.convert("RGB")
             pixels = np.asarray(plain) != 0
     # Pillow's readers raise almost anything on broken bytes.
     except Exception as error:
         raise InputError(f"mask {path} cannot be read ({error}): mend it or remove it") from error
+    if pixels.ndim == 3:
+        pixels = pixels.any(2)
     width, height = _upright_size(image)
     if pixels.shape != (height, width):
         found = f"{pixels.shape[1]} x {pixels.shape[0]}"
@@ -190,7 +194,7 @@ def _mask_of(path: Path, image: Path, size: int) -> Mask:
 
 def _upright_size(path: Path) -> tuple[int, int]:
     """Return width and height of an image as it is seen, which a camera's note may turn."""
-    with Image.open(path) as image:
+    with opened(path) as image:
         width, height = image.size
         is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     return (height, width) if is_turned else (width, height)

@@ -15,6 +15,7 @@ from heedful import data, files
 from heedful.data.batches import Channels
 from heedful.data.dataset import ImageArray, ImageFiles, Split
 from heedful.data.folder import list_folder
+from heedful.data.pool import Pool
 from heedful.data.splits import Division, divide
 from heedful.errors import InputError, unknown
 from heedful.evaluate.classification import classification
@@ -78,8 +79,12 @@ def read_run(folder: Path) -> TrainedRun:
         raise InputError(f"run.yaml or result.json in {folder} is damaged ({error!r}): train the run again") from error
 
 
-def own_images(run: TrainedRun) -> Sample:
+def own_images(run: TrainedRun, read: Callable[..., Pool] = data.read) -> Sample:
     """Return the test images of a run: those that its error was measured on, with their objects if they have any.
+
+    Args:
+        run: the run.
+        read: `heedful.data.read`, or one that remembers what it read.
 
     Raises:
         InputError: if the data are not there any more or have changed, or the run's data are not known.
@@ -89,7 +94,7 @@ def own_images(run: TrainedRun) -> Sample:
     source = run.settings["data"]
     root = Path(source).expanduser() if Path(source).expanduser().is_dir() else None
     size = run.settings.get("image_size") or (run.card.image_size if root else None)
-    pool = _read(source, size, skip_bad_images=run.settings.get("skip_bad_images", False))
+    pool = read(source, size, skip_bad_images=run.settings.get("skip_bad_images", False))
     if pool.fingerprint != run.fingerprint:
         raise InputError(
             f"{source} has changed since the run in {run.folder} was trained, so that its test images are not known "
@@ -109,9 +114,6 @@ def own_images(run: TrainedRun) -> Sample:
     return Sample(pool.name, split, tuple(paths[i] for i in test.tolist()), objects_of(root))
 
 
-_read = functools.lru_cache(maxsize=1)(data.read)
-
-
 def evaluate_runs(
     folders: Sequence[Path],
     *,
@@ -122,19 +124,23 @@ def evaluate_runs(
     limit: int | None = None,
     device: torch.device | str = "cpu",
     report: Callable[[TrainedRun], None] = lambda run: None,
+    done: Callable[[str, Numbers], None] = lambda folder, numbers: None,
 ) -> dict[str, Numbers]:
     """Return what is found of each run, by its folder.
+
+    `run` in what is found is the run's name, or its folder where several of the runs have that name.
 
     Args:
         folders: of runs, one or more.
         on: `classification`: error and loss, on one crop of each image; or `maps`: see
             `heedful.evaluate.maps.evaluate_maps`.
-        source: data, see `heedful.evaluate.object_data`; None: each run's own test images.
+        source: data, see `heedful.evaluate.object_data`; None, or a run's own data: the run's test images.
         layer: of the maps; None: the last that has 4 x 4 places.
         method: of the maps.
         limit: at most so many images, evenly spaced.
         device: where to compute.
         report: called before each run.
+        done: called after each run, with its folder and what was found of it.
 
     Raises:
         InputError: if an argument is wrong, or a run or the data cannot be used.
@@ -142,10 +148,16 @@ def evaluate_runs(
     if on not in PROTOCOLS:
         raise unknown("protocol", on, PROTOCOLS)
     runs = [read_run(folder) for folder in folders]
+    names = [run.name for run in runs]
+    # Runs mostly share their data. Of this call alone, so that a change of the files is seen by the next.
+    read = functools.lru_cache(maxsize=1)(data.read)
     found: dict[str, Numbers] = {}
     for run in runs:
         report(run)
-        sample = own_images(run) if source is None else sample_of(source, run.card.classes, run.card.image_size)
+        if source is None or _is_own(run, source):
+            sample = own_images(run, read)
+        else:
+            sample = sample_of(source, run.card.classes, run.card.image_size)
         sample = sample.limited(limit)
         model = load(run.folder).to(device)
         numbers = (
@@ -153,7 +165,9 @@ def evaluate_runs(
             if on == "classification"
             else evaluate_maps(model, sample, *_statistics(run.card), layer=layer, method=method)
         )
-        found[str(run.folder)] = {"run": run.name, **numbers}
+        folder = str(run.folder)
+        found[folder] = {"run": run.name if names.count(run.name) == 1 else folder, **numbers}
+        done(folder, found[folder])
     return found
 
 
@@ -180,6 +194,15 @@ def write(found: Mapping[str, Numbers], on: str, out: Path | None = None) -> lis
             paths.append(Path(folder) / "ks.png")
             files.write(paths[-1], _chart(numbers))
     return paths
+
+
+def _is_own(run: TrainedRun, source: str) -> bool:
+    """Return whether a source is what the run was trained on: then only its test images are new to it."""
+    trained = run.settings.get("data")
+    if trained is None or source == trained:
+        return source == trained
+    root, own = (Path(each).expanduser().resolve() for each in (source, trained))
+    return own.exists() and own in (root, root / "images")
 
 
 def _classified(model: nn.Module, card: ModelCard, sample: Sample) -> Numbers:

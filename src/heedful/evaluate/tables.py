@@ -71,14 +71,13 @@ def _randomised(found: Mapping[str, Numbers]) -> Table:
 
 
 def _located(found: Mapping[str, Numbers]) -> Table:
-    table = _blank(
-        "Localisation (in brackets: a Gaussian in the middle of the image)", ["run", "images", *LOCALISATION]
-    )
+    known = {key for numbers in found.values() for key in numbers.get("localisation", {})}
+    columns = {heading: key for heading, key in LOCALISATION.items() if key in known}
+    table = _blank("Localisation (in brackets: a Gaussian in the middle of the image)", ["run", "images", *columns])
     for numbers in found.values():
         of_maps, of_middle = numbers.get("localisation", {}), numbers.get("centre_gaussian", {})
         cells = [
-            f"{_cell(of_maps[key])} ({_cell(of_middle[key])})" if key in of_maps else ""
-            for key in LOCALISATION.values()
+            f"{_cell(of_maps[key])} ({_cell(of_middle[key])})" if key in of_maps else "" for key in columns.values()
         ]
         table.add_row(numbers["run"], _cell(numbers["num_located"]), *cells)
     return table

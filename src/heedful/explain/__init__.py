@@ -70,7 +70,8 @@ def explain(
         What the page says.
 
     Raises:
-        InputError: before anything is written, for what cannot be used.
+        InputError: before anything is written, for what cannot be used; and, after what was done is on the page, if a
+            batch needs too much memory.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, but it must be at least 1")
