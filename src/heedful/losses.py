@@ -229,9 +229,7 @@ class ICASC:
             classification = classification_loss(logits, labels)
             return Losses(classification, classification, nothing, nothing, nothing, logits)
         if not torch.is_grad_enabled():
-            raise InputError(
-                "ICASC: gradients are switched off here (no_grad or inference_mode); it is for training"
-            )
+            raise InputError("ICASC: gradients are switched off here (no_grad or inference_mode); it is for training")
         inner, last = self._layers(images)
         with recorded(self.model, [inner, last], keep_graph=True) as recording:
             logits = self.model(images)

@@ -79,9 +79,7 @@ def class_maps(
         }
         rest = [layer for layer in layers if layer not in maps]
         if rest and not chosen.scores.requires_grad:
-            raise InputError(
-                f"layer {rest[0]!r}: no gradient of the scores reaches it: the model switches it off"
-            )
+            raise InputError(f"layer {rest[0]!r}: no gradient of the scores reaches it: the model switches it off")
         outputs = [recording.outputs[layer] for layer in rest]
         found: dict[str, list[Tensor]] = {layer: [] for layer in rest}
         for total in sums if rest else ():
