@@ -37,7 +37,7 @@ def convolutions(*, inplace=False):
     ).double()
 
 
-def subprocess_passes(script):
+def assert_subprocess_passes(script):
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
@@ -176,7 +176,7 @@ def test_of_a_wrapped_network_the_one_within_is_mapped(images, wrapper):
 
 
 def test_distributed_networks_are_mapped_too():
-    subprocess_passes(
+    assert_subprocess_passes(
         """
         import tempfile, torch, torch.distributed as dist
         from heedful import attention_maps
@@ -193,7 +193,7 @@ def test_distributed_networks_are_mapped_too():
 
 
 def test_compiled_networks_are_mapped_before_and_after_their_first_call():
-    subprocess_passes(
+    assert_subprocess_passes(
         """
         import torch
         from heedful import attention_maps
@@ -217,7 +217,7 @@ def test_compiled_networks_are_mapped_before_and_after_their_first_call():
 
 
 def test_threads_leave_compilation_as_it_was():
-    subprocess_passes(
+    assert_subprocess_passes(
         """
         import threading, time, torch
         from heedful import attention_maps
