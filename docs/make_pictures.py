@@ -34,7 +34,7 @@ def corners(shape: str, x: float, y: float, radius: float, turn: float) -> list[
         angles = [math.pi / 2 * arm + turn_ for arm in range(4) for turn_ in (-0.3, 0.3, math.pi / 4)]
     return [
         (x + radius * r * math.cos(a + turn), y + radius * r * math.sin(a + turn))
-        for r, a in zip(radii, angles, strict=False)
+        for r, a in zip(radii, angles, strict=True)
     ]
 
 
@@ -88,9 +88,6 @@ def main() -> None:
 
 def write_pictures(model: torch.nn.Module) -> None:
     """Write the table of methods: a row for each image and class, a column for each method."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     rows = [(image, shape) for image, two in pairs() for shape in two]

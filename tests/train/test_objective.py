@@ -14,16 +14,12 @@ from heedful.losses import ICASC, Weights
 from heedful.models.saved import load
 from heedful.train.module import Classifier
 from heedful.train.objective import attention_losses, check_objective
-from heedful.train.run import Machine, execute, is_done, runs_of
+from heedful.train.run import Machine, execute, runs_of
 from heedful.train.settings import OBJECTIVES, Settings
 
 CPU = Machine(device="cpu", num_workers=0)
 PARTS = ("classification", "inner_separation", "last_separation", "consistency")
 ICASCS = [name for name, method in OBJECTIVES.items() if method]
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing catches it on its way out."""
 
 
 def ignore(progress):
@@ -99,19 +95,10 @@ def test_attention_counts_from_its_first_epoch_on_and_grows(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("moments", [[0.25], [1], [1.5, 2]])
-def test_an_interrupted_run_ends_with_the_same_numbers(recipe, tmp_path, moments):
+def test_an_interrupted_run_ends_with_the_same_numbers(recipe, interrupted, tmp_path, moments):
     (run,) = runs_of(recipe("se@icasc", start_epoch=1, ramp=2))
     execute(run, tmp_path / "undisturbed", machine=CPU, report=ignore)
-    for moment in moments:
-
-        def kill(progress, moment=moment):
-            if progress.epoch >= moment:
-                raise Killed
-
-        with pytest.raises(Killed):
-            execute(run, tmp_path / "disturbed", machine=CPU, report=kill)
-        assert not is_done(run, tmp_path / "disturbed")
-    execute(run, tmp_path / "disturbed", machine=CPU, report=ignore)
+    interrupted(run, tmp_path / "disturbed", moments)
     for found in (history_of, weights_of, metrics_of):
         assert found(run, tmp_path / "disturbed") == found(run, tmp_path / "undisturbed")
 

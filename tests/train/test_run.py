@@ -21,10 +21,6 @@ CPU = Machine(device="cpu", num_workers=0)
 FILES = {"run.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "model.json", "evidence.npz", "result.json"}
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing catches it on its way out."""
-
-
 def ignore(progress):
     pass
 
@@ -108,19 +104,10 @@ def test_the_same_run_gives_the_same_numbers_and_another_seed_others(recipe, tmp
 
 
 @pytest.mark.parametrize("moments", [[0.25], [1], [1.5, 2], [3], [0.5, 1, 2.2]])
-def test_an_interrupted_run_ends_with_the_same_numbers(recipe, tmp_path, moments):
+def test_an_interrupted_run_ends_with_the_same_numbers(recipe, interrupted, tmp_path, moments):
     (run,) = runs_of(recipe("cbam-ign2"))
     execute(run, tmp_path / "undisturbed", machine=CPU, report=ignore)
-    for moment in moments:
-
-        def kill(progress, moment=moment):
-            if progress.epoch >= moment:
-                raise Killed
-
-        with pytest.raises(Killed):
-            execute(run, tmp_path / "disturbed", machine=CPU, report=kill)
-        assert not is_done(run, tmp_path / "disturbed")
-    execute(run, tmp_path / "disturbed", machine=CPU, report=ignore)
+    interrupted(run, tmp_path / "disturbed", moments)
     assert numbers(run, tmp_path / "disturbed") == numbers(run, tmp_path / "undisturbed")
 
 
@@ -140,7 +127,7 @@ def test_ctrl_c_reaches_the_caller_and_the_run_goes_on_later(recipe, tmp_path):
     assert is_done(run, tmp_path)
 
 
-def test_dropout_is_resumed_exactly(recipe, tmp_path, monkeypatch):
+def test_dropout_is_resumed_exactly(recipe, interrupted, tmp_path, monkeypatch):
     """Random numbers drawn inside the network follow from seed and epoch, not from how many were drawn before."""
     from heedful.train import prepare as module
 
@@ -148,14 +135,7 @@ def test_dropout_is_resumed_exactly(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "build", lambda *a, **k: torch.nn.Sequential(torch.nn.Dropout(0.3), build(*a, **k)))
     (run,) = runs_of(recipe("none"))
     execute(run, tmp_path / "undisturbed", machine=CPU, report=ignore)
-
-    def kill(progress):
-        if progress.epoch > 1.1:
-            raise Killed
-
-    with pytest.raises(Killed):
-        execute(run, tmp_path / "disturbed", machine=CPU, report=kill)
-    execute(run, tmp_path / "disturbed", machine=CPU, report=ignore)
+    interrupted(run, tmp_path / "disturbed", [1.2])
     first, second = (result_of(run, tmp_path / name)["metrics"] for name in ("undisturbed", "disturbed"))
     assert first == second
 

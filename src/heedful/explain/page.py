@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from heedful.explain.question import Question
 from heedful.maps.classes import Top
 from heedful.maps.figure import percent
 from heedful.maps.record import SMALLEST_SIDE
 from heedful.maps.smoothing import NUM_COPIES
 from heedful.report.numbers import listed, plural
+from heedful.report.template import rendered
 
 MARK = '<meta name="generator" content="heedful explain">'
 """By which a later call knows that it may replace the page."""
@@ -85,22 +84,16 @@ class Outcome:
 
 def page(outcome: Outcome) -> str:
     """Return the page as HTML; its pictures lie beside it."""
-    environment = Environment(
-        loader=PackageLoader("heedful", "explain"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        outcome=outcome,
-        mark=MARK,
-        state=_state(outcome),
-        asked=_asked(outcome.question),
-        has_truth=any(entry.truth for entry in outcome.entries),
-        alternative=_alternative,
-        percent=percent,
-    )
+    values = {
+        "outcome": outcome,
+        "mark": MARK,
+        "state": _state(outcome),
+        "asked": _asked(outcome.question),
+        "has_truth": any(entry.truth for entry in outcome.entries),
+        "alternative": _alternative,
+        "percent": percent,
+    }
+    return rendered("explain/page.html.j2", values)
 
 
 def _state(outcome: Outcome) -> str:

@@ -69,7 +69,6 @@ def class_maps(
         differentiable: whether the maps keep their graph.
         second_order: whether the gradients are then differentiated too; if not, activations and W are.
     """
-    sums = [column.sum() for column in chosen.columns()]
     with torch.set_grad_enabled(differentiable), torch.autocast(chosen.scores.device.type, enabled=False):
         known = {} if reshape else {layer: _known_gradients(recording, layer, chosen) for layer in layers}
         maps = {
@@ -81,8 +80,10 @@ def class_maps(
         if rest and not chosen.scores.requires_grad:
             raise InputError(f"layer {rest[0]!r}: no gradient of the scores reaches it: the model switches it off")
         outputs = [recording.outputs[layer] for layer in rest]
+        with torch.enable_grad():
+            sums = [column.sum() for column in chosen.columns()] if rest else []
         found: dict[str, list[Tensor]] = {layer: [] for layer in rest}
-        for total in sums if rest else ():
+        for total in sums:
             gradients = _gradients(total, outputs, create_graph=differentiable and second_order)
             for layer, output, gradient in zip(rest, outputs, gradients, strict=True):
                 pair = [tensor if reshape is None else reshape(tensor) for tensor in (widened(output), gradient)]

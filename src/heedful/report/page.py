@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from heedful.report import numbers, sentences
 from heedful.report.figures import Look, looks
 from heedful.report.formats import Column, columns, gaps
 from heedful.report.parts import Part, charts, evidence
 from heedful.report.results import Experiment, Group, Row, scaled
 from heedful.report.tables import Comparison, compare
+from heedful.report.template import rendered
 
 OUR_OWN = ("variant", "model", "data")  # settings that the tables and headings show already
 
@@ -32,27 +31,21 @@ class Section:
 
 def page(experiment: Experiment) -> str:
     """Return the experiment's page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("heedful", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     look = looks([row.label for row in experiment.rows])
-    return environment.get_template("page.html.j2").render(
-        experiment=experiment,
-        scaled=scaled(experiment.scale) if experiment.scale != 1 else "",
-        state=_state(experiment),
-        sections=[_section(group, look, f"group-{i}") for i, group in enumerate(experiment.groups, start=1)],
-        colours={label: colour for label, (colour, _, _) in look.items()},
-        verdict=_verdict,
-        gaps=gaps,
-        settings=_settings(experiment.rows),
-        data=_data(experiment),
-        environment=_environment(experiment.rows),
-        commands=_commands(experiment),
-    )
+    values = {
+        "experiment": experiment,
+        "scaled": scaled(experiment.scale) if experiment.scale != 1 else "",
+        "state": _state(experiment),
+        "sections": [_section(group, look, f"group-{i}") for i, group in enumerate(experiment.groups, start=1)],
+        "colours": {label: colour for label, (colour, _, _) in look.items()},
+        "verdict": _verdict,
+        "gaps": gaps,
+        "settings": _settings(experiment.rows),
+        "data": _data(experiment),
+        "environment": _environment(experiment.rows),
+        "commands": _commands(experiment),
+    }
+    return rendered("report/page.html.j2", values)
 
 
 def _section(group: Group, look: Mapping[str, Look], anchor: str) -> Section:
