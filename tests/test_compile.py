@@ -18,6 +18,21 @@ for gate in (attend, ign1(0.5), ign2, ign3):
 print(num_checked)
 """
 
+NETWORKS = """
+import torch
+from heedful import build
+x = torch.randn(2, 3, 16, 16)
+for variant in ("pay2-pc", "pay2-dp-indep", "se+pay3-additive-ign1(0.5)"):
+    model = build("cifar_resnet8", variant, num_classes=3)
+    for each in (model.train(), model.eval()):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        compiled = torch.compile(each, fullgraph=True, backend="aot_eager")(x)
+        if not each.training:
+            torch.testing.assert_close(compiled, each(x))
+        compiled.logsumexp(1).sum().backward()
+"""
+
 
 def test_gates_and_layers_compile_without_a_graph_break():
     from heedful import LAYERS
@@ -25,3 +40,8 @@ def test_gates_and_layers_compile_without_a_graph_break():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == 4 * len(LAYERS)
+
+
+def test_networks_that_pay_attention_compile_without_a_graph_break():
+    done = subprocess.run([sys.executable, "-c", NETWORKS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

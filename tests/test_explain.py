@@ -33,11 +33,11 @@ def write_image(path, seed=0, width=40, height=30, mode="RGB"):
     return path
 
 
-def write_run(folder, *, classes=CLASSES, size=16, model="cifar_resnet8"):
+def write_run(folder, *, classes=CLASSES, size=16, model="cifar_resnet8", variant="none"):
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
-    network = build(model, num_classes=len(classes))
-    save(network, ModelCard(model, "none", None, classes, size, MEAN, DEVIATION), folder)
+    network = build(model, variant, num_classes=len(classes))
+    save(network, ModelCard(model, variant, None, classes, size, MEAN, DEVIATION), folder)
     return network.eval()
 
 
@@ -70,6 +70,22 @@ def middle_square(path, size):
     pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
     normalised = (pixels / 255.0 - np.array(MEAN)) / np.array(DEVIATION)
     return pixels, torch.tensor(normalised, dtype=torch.float32).permute(2, 0, 1)[None]
+
+
+def test_a_network_that_pays_attention_shows_its_own_masks(tmp_path):
+    network = write_run(tmp_path / "run", variant="pay2-dp")
+    paths = [write_image(tmp_path / "in" / f"{seed}.png", seed) for seed in range(3)]
+    outcome = explain(paths, tmp_path / "run", out=tmp_path / "out", batch_size=2)
+    assert outcome.levels == ("layer2", "layer3")
+    for n, path in enumerate(paths):
+        expected = network.masks(middle_square(path, 16)[1])
+        with np.load(tmp_path / "out" / f"{n}.maps.npz") as arrays:
+            assert [name for name in arrays if name.startswith("masks/")] == ["masks/layer2", "masks/layer3"]
+            for level, mask in expected.items():
+                np.testing.assert_allclose(arrays[f"masks/{level}"], mask[0].detach().numpy(), rtol=1e-4, atol=1e-7)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "own, at layer2 and layer3" in page
+    assert "last row of each picture" in page
 
 
 def test_arrays_hold_the_maps_of_the_network_fed_by_hand(run, tmp_path):

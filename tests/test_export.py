@@ -43,9 +43,10 @@ def run_torch(path, images):
 RUN = {"onnx": run_onnx, "torch": run_torch}
 
 
+@pytest.mark.parametrize("variant", ["cbam-ign1(0.5)", "pay2-dp"])
 @pytest.mark.parametrize("format", ["onnx", "torch"])
-def test_a_trained_networks_file_computes_the_same_for_any_batch(tmp_path, format):
-    model = trained("cbam-ign1(0.5)")
+def test_a_trained_networks_file_computes_the_same_for_any_batch(tmp_path, format, variant):
+    model = trained(variant)
     path = tmp_path / "model.pt2"
     difference = export(model, path, format=format)
     assert 0 <= difference < 1e-5

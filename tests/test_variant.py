@@ -4,19 +4,27 @@ from hypothesis import strategies as st
 
 from heedful import InputError, Variant, attend, ign1, ign2, ign3, parse
 from heedful.layers import CONVOLUTIONS, LAYERS
-from heedful.variant import Part, split_objective
+from heedful.layers.pay_attention import COMPATIBILITIES, softmax
+from heedful.variant import Part, Pay, split_objective
 
 # Numbers alone are drawn: building gates inside a strategy would draw from `random` through beartype.
+pays = st.none() | st.tuples(
+    st.integers(1, 9),
+    st.sampled_from(sorted(COMPATIBILITIES)),
+    st.sampled_from(["concat", "indep"]),
+    st.integers(-3, 100),
+)
 parts = st.lists(st.tuples(st.sampled_from([*LAYERS, *CONVOLUTIONS]), st.integers(-2, 100)), max_size=3)
 
 
 def gate_of(number):
-    return ign1(number / 100) if number > 0 else {0: attend, -1: ign2, -2: ign3}[number]
+    return ign1(number / 100) if number > 0 else {0: attend, -1: ign2, -2: ign3, -3: softmax}[number]
 
 
-@given(parts)
-def test_what_is_printed_is_parsed_back(parts):
-    variant = Variant(tuple(Part(layer, gate_of(number)) for layer, number in parts))
+@given(parts, pays)
+def test_what_is_printed_is_parsed_back(parts, pay):
+    layers = tuple(Part(layer, gate_of(number)) for layer, number in parts)
+    variant = Variant(layers, None if pay is None else Pay(*pay[:3], gate_of(pay[3])))
     assert parse(str(variant)) == variant
 
 
@@ -33,6 +41,11 @@ def test_what_is_printed_is_parsed_back(parts):
         ("se-ign1(learned 0.50)", "se-ign1(learned)"),
         ("SE-ign1( Learned 0.7 )", "se-ign1(learned0.7)"),
         ("se-ign1(1 to 0.50)", "se-ign1(1to0.5)"),
+        ("PAY2 - pc", "pay2-pc"),
+        ("pay3-dp-indep", "pay3-dp-indep"),
+        ("pay1-additive-indep-ign1( 0.50 )", "pay1-additive-indep-ign1(0.5)"),
+        ("pay2-pc-attend", "pay2-pc-attend"),
+        ("se-ign2+aw+pay2-dp", "se-ign2+aw+pay2-dp"),
     ],
 )
 def test_spellings_of_the_same_variant(text, printed):
@@ -54,6 +67,14 @@ def test_spellings_of_the_same_variant(text, printed):
         ("se-ign1(learned 1)", "a learned alpha stays below 1"),
         ("se-ign1(1to0)", "alpha is 0, but it must be in"),
         ("", "cannot read ''"),
+        ("pay2", "cannot read 'pay2'; write levels and compatibility, like pay2-pc"),
+        ("pay-pc", "cannot read 'pay-pc'; write levels"),
+        ("pay0-pc", "cannot read 'pay0-pc'; write levels"),
+        ("pay2-pd", "unknown compatibility 'pd': did you mean"),
+        ("pay2-pc-ign4", "unknown gate 'ign4'"),
+        ("pay2-pc-ign1", r"the gate ign1 needs its number, like ign1\(0.5\)"),
+        ("pay2-pc+se", "pay2-pc decides what the network ends in, so write it last"),
+        ("pay2-pc+pay3-dp", "pay2-pc decides what the network ends in, so write it last"),
         ("se+", "cannot read ''"),
         ("none+se", "unknown attention layer 'none'"),
         ("se-ign1(0.5", "cannot read"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from heedful.maps.methods import grad_cam
     from heedful.maps.overlay import overlay
     from heedful.models import build
+    from heedful.models.pay_attention import PayAttention
     from heedful.models.saved import load
     from heedful.surgery.gating import set_gate
     from heedful.surgery.masks import audit, bypass, record
@@ -32,6 +33,7 @@ __all__ = [
     "AWConv2d",
     "Gate",
     "InputError",
+    "PayAttention",
     "SqueezeExcitation",
     "Variant",
     "attach",
@@ -67,6 +69,7 @@ _MODULE_OF = {
     **dict.fromkeys(["Variant", "parse"], "heedful.variant"),
     **dict.fromkeys(["attach", "detach"], "heedful.attachment"),
     **dict.fromkeys(["build"], "heedful.models"),
+    **dict.fromkeys(["PayAttention"], "heedful.models.pay_attention"),
     **dict.fromkeys(["load"], "heedful.models.saved"),
     **dict.fromkeys(["attention_maps"], "heedful.maps.attention"),
     **dict.fromkeys(["top"], "heedful.maps.classes"),

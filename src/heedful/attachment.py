@@ -154,6 +154,11 @@ def _check(model: nn.Module, variant: Variant, start: str, options: Mapping[str,
             "the network has attention from heedful.attach already: heedful.detach(model) takes it out; several layers "
             "at once are written like se+cbam"
         )
+    if variant.pay is not None:
+        raise InputError(
+            f"variant {str(variant)!r}: {variant.pay} stands around a network, not in it: heedful.build gives such a "
+            "network, and heedful.PayAttention(model, layers) makes one of yours"
+        )
     replacing = [part.layer for part in variant.parts if part.layer in CONVOLUTIONS]
     if len(replacing) > 1:
         raise InputError(f"variant {str(variant)!r}: a convolution can become {' or '.join(replacing)}, not both")

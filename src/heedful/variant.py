@@ -1,9 +1,11 @@
 """The notation for what is put into a network, as in the papers' tables: `none`, `se`, `cbam-ign1(0.5)`, `se+cbam`.
 
-    variant = "none" | part {"+" part}        part = layer ["-" gate]        gate = name ["(" number ")"]
+    variant = "none" | part {"+" part} ["+" pay] | pay
+    part = layer ["-" gate]        gate = name ["(" number ")"]
+    pay = "pay" number of levels "-" compatibility ["-indep"] ["-" gate]
 
-A part without a gate attends. What is parsed prints back. Where networks are trained, the name of what they are trained
-for may follow: `se@icasc`.
+A part without a gate attends; `pay` without one has a softmax over the places. What is parsed prints back. Where
+networks are trained, the name of what they are trained for may follow: `se@icasc`.
 """
 
 import re
@@ -12,7 +14,9 @@ from dataclasses import dataclass
 from heedful.errors import InputError, unknown
 from heedful.gates import GATES, Gate, attend
 from heedful.layers import CONVOLUTIONS, LAYERS
+from heedful.layers.pay_attention import COMPATIBILITIES, softmax
 
+_PAY = re.compile(r"pay\d*(-|$)")
 _PART = re.compile(r"(?P<layer>\w+)(?:-(?P<gate>\w+)(?:\((?P<argument>[^()]*)\))?)?")
 
 
@@ -28,13 +32,41 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Variant:
-    """What is put into a network: attention layers in the order in which they are applied; none of them is `none`."""
+class Pay:
+    """Classification by attended features alone ([J]): `pay2-pc` is `Pay(2, "pc")`, see `heedful.PayAttention`.
 
-    parts: tuple[Part, ...] = ()
+    Args:
+        num_levels: at so many of the network's levels, the deepest ones.
+        compatibility: a name in `heedful.layers.pay_attention.COMPATIBILITIES`.
+        head: "concat" or "indep".
+        gate: `softmax` or any of heedful's gates.
+    """
+
+    num_levels: int
+    compatibility: str
+    head: str = "concat"
+    gate: Gate = softmax
 
     def __str__(self) -> str:
-        return "+".join(map(str, self.parts)) or "none"
+        words = [f"pay{self.num_levels}", self.compatibility]
+        words += [self.head] if self.head != "concat" else []
+        return "-".join(words if self.gate == softmax else [*words, repr(self.gate)])
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is put into a network: attention layers in the order in which they are applied; none of them is `none`.
+
+    Args:
+        parts: the layers.
+        pay: what the network then classifies with, if not with its own last linear map.
+    """
+
+    parts: tuple[Part, ...] = ()
+    pay: Pay | None = None
+
+    def __str__(self) -> str:
+        return "+".join(map(str, [*self.parts, *filter(None, [self.pay])])) or "none"
 
 
 def parse(text: str) -> Variant:
@@ -49,7 +81,10 @@ def parse(text: str) -> Variant:
         raise InputError(f"variant {text!r}: what follows @ says how to train a network; leave it out here")
     if compact == "none":
         return Variant()
-    return Variant(tuple(_parse_part(part, text) for part in compact.split("+")))
+    *parts, last = compact.split("+")
+    if _PAY.match(last):
+        return Variant(tuple(_parse_part(part, text) for part in parts), _parse_pay(last, text))
+    return Variant(tuple(_parse_part(part, text) for part in [*parts, last]))
 
 
 def split_objective(text: str) -> tuple[str, str | None]:
@@ -72,10 +107,25 @@ def _parse_part(part: str, text: str) -> Part:
     match = _PART.fullmatch(part)
     if match is None:
         raise InputError(f"variant {text!r}: cannot read {part!r}; write a layer, then its gate, like se-ign1(0.5)")
+    if _PAY.match(part):
+        raise InputError(f"variant {text!r}: {part} decides what the network ends in, so write it last")
     known = [*LAYERS, *CONVOLUTIONS]
     if match["layer"] not in known:
-        raise unknown("attention layer", match["layer"], ["none", *known], where=f"variant {text!r}: ")
+        names = ["none", *known, *(f"pay2-{name}" for name in COMPATIBILITIES)]
+        raise unknown("attention layer", match["layer"], names, where=f"variant {text!r}: ")
     return Part(match["layer"], _parse_gate(match["gate"] or "attend", match["argument"], text))
+
+
+def _parse_pay(part: str, text: str) -> Pay:
+    match = re.fullmatch(r"pay(?P<levels>[1-9])-(?P<compatibility>[a-z]+)(?P<head>-indep)?(?:-(?P<gate>.+))?", part)
+    if match is None:
+        raise InputError(f"variant {text!r}: cannot read {part!r}; write levels and compatibility, like pay2-pc")
+    if match["compatibility"] not in COMPATIBILITIES:
+        raise unknown("compatibility", match["compatibility"], COMPATIBILITIES, where=f"variant {text!r}: ")
+    head, gate = "indep" if match["head"] else "concat", softmax
+    if match["gate"] is not None:
+        gate = _parse_part(f"se-{match['gate']}", text).gate
+    return Pay(int(match["levels"]), match["compatibility"], head, gate)
 
 
 def _parse_gate(name: str, argument: str | None, text: str) -> Gate:

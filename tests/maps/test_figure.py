@@ -10,8 +10,9 @@ from matplotlib.colors import to_rgba
 
 from heedful.errors import InputError
 from heedful.maps.attention import Explained
-from heedful.maps.figure import TRUE, figure, percent, probabilities
+from heedful.maps.figure import figure, percent, probabilities
 from heedful.maps.overlay import overlay
+from heedful.maps.sheet import TRUE
 
 NAMES = ["cat", "dog", "an American Staffordshire terrier of considerable size", "$x_1$", "WWWWWWWWWWWWWWWWWWWWWWWW"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 160, 200, 3), dtype=np.uint8)
@@ -187,3 +188,18 @@ def test_half_precision_and_gradients_are_drawn_too():
     half = Explained({"a": given.maps["a"].bfloat16().requires_grad_()}, given.classes, given.scores.requires_grad_())
     expected = overlay(IMAGES[0], given.maps["a"][0, 0].bfloat16().float().numpy())
     np.testing.assert_array_equal(pictures(figure(IMAGES, half, NAMES))[0, 1].get_array(), expected)
+
+
+def test_the_networks_own_masks_stand_in_a_row_more_stretched_with_their_range():
+    masks = [{"level 1": np.array([[0.1, 0.2], [0.3, 0.4]], dtype=np.float32)}, {}]
+    drawn = figure(IMAGES, made(layers=["layer4"]), NAMES, masks=masks)
+    assert set(pictures(drawn)) == {(row, column) for row in (0, 2) for column in range(4)} | {(1, 0), (1, 1)}
+    stretched = masks[0]["level 1"] - np.float32(0.1)
+    np.testing.assert_array_equal(pictures(drawn)[1, 1].get_array(), overlay(IMAGES[0], stretched))
+    assert lines(drawn, 1, 1) == ["level 1", "0.4 to 1.6"]
+    assert lines(drawn, 1, 0) == ["image", "own attention"]
+
+
+def test_masks_are_one_for_each_image():
+    with pytest.raises(InputError, match="2 images, but masks of 1"):
+        figure(IMAGES, made(), NAMES, masks=[{}])

@@ -202,6 +202,14 @@ def test_masks_are_drawn_on_the_scale_of_their_column():
     assert len(figure.axes) == 1 + 3
 
 
+def test_masks_relative_to_average_pooling_are_not_cut_off_at_1():
+    gate = "attention.layer3"
+    masks = {gate: np.linspace(0.2, 5, 3 * 16).reshape(3, 4, 4).astype(np.float16)}
+    figure = pictures.spatial_masks(made_up_evidence(masks=masks), CLASSES)
+    scale = figure.axes[1]
+    assert scale.get_xlim() == pytest.approx((0.2, 5), abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("variant", "expected"),
     [

@@ -12,7 +12,7 @@ from heedful.evaluate.classification import mean_auc, mean_average_precision
 from heedful.models.saved import load, read_card
 from heedful.train.errors import RankingError, TopOneError
 from heedful.train.pictured import one_of_each_class
-from heedful.train.prepare import load_data
+from heedful.train.prepare import check_run, load_data
 from heedful.train.run import Machine, execute, runs_of
 from heedful.train.settings import Settings
 from tests.data_made import many_squares
@@ -23,6 +23,12 @@ CPU = Machine(device="cpu", num_workers=0)
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
     return str(many_squares(tmp_path_factory.mktemp("data") / "several.npz", count=120))
+
+
+def test_a_head_that_averages_probabilities_of_one_class_is_refused_before_the_first_step(several):
+    with pytest.raises(InputError, match="variant pay2-pc-indep: its head averages the probabilities of one class"):
+        check_run(Settings(data=several, variant="pay2-pc-indep"), 0)
+    check_run(Settings(data=several, variant="pay2-pc"), 0)
 
 
 @pytest.mark.parametrize("objective", ["cross-entropy", "icasc", "icasc-gradcam", "icasc-gradcam++"])

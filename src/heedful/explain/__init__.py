@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from heedful import files
 from heedful.errors import InputError
@@ -20,6 +21,7 @@ from heedful.explain.question import Question, question
 from heedful.explain.subject import Subject, subject
 from heedful.maps.attention import Explained
 from heedful.maps.figure import figure, probabilities
+from heedful.models.pay_attention import PayAttention
 from heedful.report.figures import png, style
 
 __all__ = ["Outcome", "explain"]
@@ -28,6 +30,9 @@ MOST_SHOWN = 10
 """Classes of an image in its picture and on the page; the arrays have all."""
 
 Pixels = UInt8[np.ndarray, "height width 3"]
+
+Masks = dict[str, NDArray[np.float32]]
+"""Level -> weight of each place of an image, (h, w); empty for a network that has none."""
 
 Task = tuple[Path, str, str]
 """A file, the name that it is shown under, and that of what is made of it, without an ending."""
@@ -50,7 +55,8 @@ def explain(
     """Draw what a network heeds in each image, and write the pictures, the maps as arrays, and a page of all of them.
 
     Into `out` go `index.html` and for each image NAME.png and NAME.maps.npz (`image`, `classes`, `names`,
-    `probabilities`, and for each layer `maps/LAYER`, (K, h, w) float32, not normalised). An image that cannot be read
+    `probabilities`, for each layer `maps/LAYER`, (K, h, w) float32, not normalised, and of a network that pays
+    attention `masks/LEVEL`, (h, w), the weights of its places). An image that cannot be read
     is named on the page; the others are done. Where an image's folder has the name of a class, that is its true class.
 
     Args:
@@ -80,7 +86,7 @@ def explain(
     network = subject(model, pretrained=pretrained)
     network.model.to(where)
     asked = question(network, layers=layers, method=method, classes=classes, smooth=smooth)
-    found = Outcome(network.title, network.warning, asked, len(tasks), [], [])
+    found = Outcome(network.title, network.warning, asked, len(tasks), [], [], _levels(network))
     make(out)
     files.write(out / "index.html", page(found))
     try:
@@ -95,6 +101,10 @@ def explain(
         files.write(out / "index.html", page(found))
     report(len(tasks), len(tasks))
     return found
+
+
+def _levels(network: Subject) -> tuple[str, ...]:
+    return network.model.layers if isinstance(network.model, PayAttention) else ()
 
 
 def _tasks(paths: Sequence[str | Path], out: Path) -> list[Task]:
@@ -112,33 +122,42 @@ def _batch(tasks: Sequence[Task], network: Subject, asked: Question, out: Path) 
         yield Failure(task[1], reason) if picture is None else _written(task, picture, next(answers), network, out)
 
 
-def _answers(pictures: Sequence[Pixels], network: Subject, asked: Question) -> Iterator[Explained]:
-    """Yield the maps of each picture, computed for all at once."""
+def _answers(pictures: Sequence[Pixels], network: Subject, asked: Question) -> Iterator[tuple[Explained, Masks]]:
+    """Yield the maps of each picture and the network's own masks, computed for all at once."""
     if not pictures:
         return
     device = next(network.model.parameters()).device
     try:
-        answer = asked.answer(network.model, network.normalised(np.stack(pictures)).to(device))
+        images = network.normalised(np.stack(pictures)).to(device)
+        answer, masks = asked.answer(network.model, images), _masks(network.model, images)
     except torch.OutOfMemoryError:
         raise InputError(f"batch_size: {len(pictures)} images at a time need too much memory, give fewer") from None
     for n in range(len(pictures)):
         one = slice(n, n + 1)
         maps = {layer: found[one].cpu() for layer, found in answer.maps.items()}
-        yield Explained(maps, answer.classes[one].cpu(), answer.scores[one].cpu())
+        own = {level: found[n].cpu().numpy() for level, found in masks.items()}
+        yield Explained(maps, answer.classes[one].cpu(), answer.scores[one].cpu()), own
 
 
-def _written(task: Task, picture: Pixels, answer: Explained, network: Subject, out: Path) -> Entry:
+@torch.no_grad()
+def _masks(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    return model.masks(images) if isinstance(model, PayAttention) else {}
+
+
+def _written(task: Task, picture: Pixels, answers: tuple[Explained, Masks], network: Subject, out: Path) -> Entry:
     """Write an image's picture and maps, and return what the page says of it."""
     path, name, stem = task
+    answer, masks = answers
     label = _true_class(path, network)
     with style():
         drawn = figure(
-            picture[None], answer, network.classes, labels=[label], most=MOST_SHOWN, multi_label=network.multi_label
-        )
+            picture[None], answer, network.classes, labels=[label], most=MOST_SHOWN,
+            multi_label=network.multi_label, masks=[masks],
+        )  # fmt: skip
     files.write(out / f"{stem}.png", png(drawn))
     numbers, parts = answer.classes[0].tolist(), probabilities(answer, multi_label=network.multi_label)[0]
     names = [network.classes[number] for number in numbers]
-    files.write(out / f"{stem}.maps.npz", _arrays(picture, answer, names, parts))
+    files.write(out / f"{stem}.maps.npz", _arrays(picture, answer, masks, names, parts))
     return Entry(
         name=name,
         stem=stem,
@@ -156,13 +175,16 @@ def _true_class(path: Path, network: Subject) -> int | None:
     return numbers[0] if len(numbers) == 1 else None
 
 
-def _arrays(picture: Pixels, answer: Explained, names: Sequence[str], parts: NDArray[np.float64]) -> bytes:
+def _arrays(
+    picture: Pixels, answer: Explained, masks: Masks, names: Sequence[str], parts: NDArray[np.float64]
+) -> bytes:
     arrays: dict[str, NDArray[Any]] = {
         "image": picture,
         "classes": answer.classes[0].numpy(),
         "names": np.array(names),
         "probabilities": parts,
         **{f"maps/{layer}": found[0].float().numpy() for layer, found in answer.maps.items()},
+        **{f"masks/{level}": mask for level, mask in masks.items()},
     }
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle

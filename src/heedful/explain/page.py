@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from heedful.explain.question import Question
 from heedful.maps.classes import Top
 from heedful.maps.figure import percent
-from heedful.maps.record import SMALLEST_SIDE
 from heedful.maps.smoothing import NUM_COPIES
 from heedful.report.numbers import listed, plural
 from heedful.report.template import rendered
+from heedful.surgery.stages import SMALLEST_SIDE
 
 MARK = '<meta name="generator" content="heedful explain">'
 """By which a later call knows that it may replace the page."""
@@ -67,6 +67,7 @@ class Outcome:
         num_images: that were asked about.
         entries: the explained images.
         failures: those that could not be read.
+        levels: layers whose places the network weighs itself, as `heedful.PayAttention` does.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Outcome:
     num_images: int
     entries: list[Entry]
     failures: list[Failure]
+    levels: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -88,7 +90,7 @@ def page(outcome: Outcome) -> str:
         "outcome": outcome,
         "mark": MARK,
         "state": _state(outcome),
-        "asked": _asked(outcome.question),
+        "asked": _asked(outcome.question, outcome.levels),
         "has_truth": any(entry.truth for entry in outcome.entries),
         "alternative": _alternative,
         "percent": percent,
@@ -103,12 +105,13 @@ def _state(outcome: Outcome) -> str:
     return text + (f", {failed} could not be read" if failed else "") + stopped
 
 
-def _asked(question: Question) -> dict[str, str]:
+def _asked(question: Question, levels: tuple[str, ...]) -> dict[str, str]:
     layers = [
         f"{layer} ({height} × {width} places)"
         for layer, (height, width) in zip(question.layers, question.places, strict=True)
     ]
-    return {"maps": question.method + SMOOTHED[question.smooth], "layers": listed(layers), "classes": _which(question)}
+    asked = {"maps": question.method + SMOOTHED[question.smooth], "layers": listed(layers), "classes": _which(question)}
+    return asked if not levels else asked | {"attention": f"the network's own, at {listed(list(levels))}"}
 
 
 def _which(question: Question) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from heedful.errors import InputError
 from heedful.maps.methods import BY_GRADIENTS
-from heedful.maps.record import SMALLEST_SIDE, Recording, Reshape
+from heedful.maps.record import Recording, Reshape
+from heedful.surgery.stages import SMALLEST_SIDE
 
 HALF_SCALE = 1024
 """By what scores are multiplied where gradients are float16, which would underflow; the maps are divided by it."""
@@ -70,7 +71,7 @@ def class_maps(
         second_order: whether the gradients are then differentiated too; if not, activations and W are.
     """
     with torch.set_grad_enabled(differentiable), torch.autocast(chosen.scores.device.type, enabled=False):
-        known = {} if reshape else {layer: _known_gradients(recording, layer, chosen) for layer in layers}
+        known = {} if reshape else {layer: known_gradients(recording, layer, chosen) for layer in layers}
         maps = {
             layer: BY_GRADIENTS[method](recording.outputs[layer], gradients)
             for layer, gradients in known.items()
@@ -99,7 +100,7 @@ def _gradients(total: Tensor, outputs: list[Tensor], *, create_graph: bool) -> l
     return [widened(gradient) / scale for gradient in gradients]
 
 
-def _known_gradients(recording: Recording, layer: str, chosen: Chosen) -> Tensor | None:
+def known_gradients(recording: Recording, layer: str, chosen: Chosen) -> Tensor | None:
     """Return W / Z for each sum, (N, K, C, 1, 1), if the scores are W · (means over places) + b; else None."""
     output = recording.outputs[layer]
     if output.ndim != 4 or output.dtype not in (torch.float32, torch.float64):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from heedful.errors import InputError, unknown
+from heedful.surgery.stages import SMALLEST_SIDE, Finished, stage_ends
 from heedful.temporary import evaluation_mode, frozen, removing
 
-SMALLEST_SIDE = 4
 Reshape = Callable[[Tensor], Tensor]
 _ONE_AT_A_TIME = threading.RLock()
 """Evaluation mode belongs to the network, not to the thread: recordings in several threads wait for each other."""
@@ -77,7 +77,11 @@ def recorded(model: nn.Module, layers: Sequence[str], *, keep_graph: bool = Fals
         if threading.get_ident() == thread and inputs and inputs[0].ndim == 2:
             recording.linears.append((module, inputs[0], output, output._version))
 
-    hooks = [modules[name].register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)) for name in layers]
+    # Before the layer's own hooks: those of PayAttention then take what `keep` returns, which is in the graph.
+    hooks = [
+        modules[name].register_forward_hook(lambda _m, _i, out, name=name: keep(name, out), prepend=True)
+        for name in layers
+    ]
     # As the first of its hooks, `note` sees what the module itself put out.
     hooks += [
         module.register_forward_hook(note, prepend=True)
@@ -147,7 +151,7 @@ def last_layer(model: nn.Module, images: Tensor) -> str:
 
 
 def last_layers(model: nn.Module, images: Tensor) -> tuple[str, str]:
-    """Return the modules that finish last at each of the two coarsest resolutions of at least 4 x 4 places.
+    """Return the module that finishes last with a feature map of 4 x 4 places, and that which ends the stage before.
 
     In a ResNet these are its last two stages, in [W] ("Sharpen Focus", Wang et al. 2019) the inner and the last layer.
 
@@ -160,7 +164,7 @@ def last_layers(model: nn.Module, images: Tensor) -> tuple[str, str]:
     """
     finished = _finished(model, images)
     last = finished[-1] if finished else ("", (0, 0))
-    inner = [name for name, size in finished if size[0] * size[1] > last[1][0] * last[1][1]]
+    inner = stage_ends([each for each in finished if each[1][0] * each[1][1] > last[1][0] * last[1][1]])
     if not inner:
         height, width = images.shape[2:]
         raise InputError(
@@ -170,9 +174,9 @@ def last_layers(model: nn.Module, images: Tensor) -> tuple[str, str]:
     return inner[-1], last[0]
 
 
-def _finished(model: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, int]]]:
+def _finished(model: nn.Module, images: Tensor) -> list[Finished]:
     """Return name and resolution of the modules that put out a feature map of 4 x 4 places, as they finish."""
-    finished: list[tuple[str, tuple[int, int]]] = []
+    finished: list[Finished] = []
     thread = threading.get_ident()
 
     def note(name: str, output: Any) -> None:

@@ -9,15 +9,28 @@ from torch import nn
 from heedful.attachment import Start, attach, fitting
 from heedful.errors import InputError, unknown
 from heedful.models.cifar_densenet import CifarDenseNet
+from heedful.models.cifar_preresnet import CifarPreResNet
 from heedful.models.cifar_resnet import CifarResNet
+from heedful.models.cifar_vgg import CifarVGG, CifarVGGTrunk
+from heedful.models.pay_attention import PayAttention
 from heedful.models.saved import ModelCard, saveable
-from heedful.variant import Variant, parse
+from heedful.surgery.stages import levels
+from heedful.variant import Pay, Variant, parse
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **{f"cifar_resnet{depth}": functools.partial(CifarResNet, depth) for depth in (8, 20, 32, 44, 50, 56, 110)},
     "cifar_densenet40": CifarDenseNet,
+    "cifar_vgg": CifarVGG,
+    "cifar_vgg_att": CifarVGGTrunk,
+    "cifar_vgg_att_small": functools.partial(CifarVGGTrunk, width_divisor=8),
+    "cifar_vgg_gap": functools.partial(CifarVGGTrunk, averaged=True),
+    "cifar_preresnet164": CifarPreResNet,
+    "cifar_preresnet164_att": functools.partial(CifarPreResNet, convolved=True),
 }
 """Name -> network of ours, which takes num_classes= and in_channels=."""
+
+DROPOUT = 0.5
+"""Before the linear maps of `pay` variants, for networks without an `attended_dropout` of their own: [J]'s code."""
 
 
 def build(
@@ -37,7 +50,8 @@ def build(
 
     Args:
         name: a network of ours (`MODELS`) or any name of timm's.
-        variant: what to put in, in the notation of `heedful.variant`; where: see `heedful.attach`.
+        variant: what to put in, in the notation of `heedful.variant`; where: see `heedful.attach`. `pay2-pc` and its
+            like look at the network's `levels`, or at the ends of its stages, of which they take the deepest.
         num_classes: number of outputs.
         in_channels: channels of the image.
         pretrained: load timm's ImageNet weights into the trunk; the attention starts untrained.
@@ -54,7 +68,9 @@ def build(
     model = _plain(name, num_classes, in_channels, pretrained)
     start = start or ("identity" if pretrained else "paper")
     try:
-        attach(model, variant, start=start, **fitting(variant, reduction=reduction, convention=convention))
+        inside = Variant(variant.parts)
+        attach(model, inside, start=start, **fitting(inside, reduction=reduction, convention=convention))
+        model = model if variant.pay is None else _paying(model, variant.pay, image_size_of(name), in_channels)
     except InputError as error:
         raise InputError(f"variant {str(variant)!r} cannot go into {name}: {error}") from None
     card = ModelCard(
@@ -76,10 +92,27 @@ def build(
 @functools.cache
 def check(name: str, variant: Variant) -> None:
     """Raise InputError unless there is a network of this name and the variant can be put into it; computes nothing."""
-    if name in MODELS:
+    if name in MODELS and variant.pay is None:
         return
     with torch.device("meta"):
         build(name, variant, num_classes=2)
+
+
+def _paying(model: nn.Module, pay: Pay, image_size: int, in_channels: int) -> PayAttention:
+    """Return the network with attention at its deepest levels in place of its last linear map."""
+    example = torch.empty(1, in_channels, image_size, image_size, device="meta")
+    found = levels(model, example)
+    if len(found) < pay.num_levels:
+        raise InputError(f"it has {len(found)} levels to look at ({', '.join(found)}), not {pay.num_levels}")
+    return PayAttention(
+        model,
+        found[-pay.num_levels :],
+        compatibility=pay.compatibility,
+        head=pay.head,
+        gate=pay.gate,
+        dropout=getattr(model, "attended_dropout", DROPOUT),
+        example=example,
+    )
 
 
 def image_size_of(name: str) -> int:

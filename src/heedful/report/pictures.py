@@ -82,7 +82,8 @@ def spatial_masks(evidence: Evidence, classes: Sequence[str], num_images: int = 
             masks = evidence.spatial[gate][:num_rows]
             low, high = float(masks.min()), float(masks.max())
             missing = max(0.0, LEAST_RANGE - (high - low)) / 2
-            colours = ScalarMappable(Normalize(max(0.0, low - missing), min(1.0, high + missing)), "viridis")
+            top = max(high, min(1.0, high + missing))  # weights relative to average pooling may be above 1
+            colours = ScalarMappable(Normalize(max(0.0, low - missing), top), "viridis")
             for row, mask in enumerate(masks):
                 picture = colours.to_rgba(upsample(mask, *_enlarged(evidence.images[row]).shape[:2]), bytes=True)
                 grid.show(row, column, picture[..., :3], f"{mask.min():.3f} to {mask.max():.3f}")

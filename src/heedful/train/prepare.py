@@ -14,11 +14,18 @@ from heedful.train.elsewhere import require_at_hand
 from heedful.train.objective import check_objective
 from heedful.train.settings import CLASSIFICATION, Settings
 from heedful.train.ten_crops import check_crops
+from heedful.variant import parse
 
 
 def check_run(settings: Settings, seed: int) -> None:
     """Raise an InputError if the data cannot be used, or the network not be trained for the objective on it."""
     dataset = load_data(settings, seed)
+    pay = parse(settings.variant).pay
+    if dataset.multi_label and pay is not None and pay.head == "indep":
+        raise InputError(
+            f"variant {settings.variant}: its head averages the probabilities of one class an image, but here an image "
+            "may have several classes: leave -indep out"
+        )
     if settings.objective != CLASSIFICATION:
         model = new_model(settings, dataset, pretrained=False)  # its layers do not depend on its weights
         check_objective(model, settings, dataset.image_size)
