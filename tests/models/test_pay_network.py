@@ -10,8 +10,19 @@ import torchvision
 from torch import nn
 
 from heedful import (
-    InputError, PayAttention, attach, attend, attention_maps, audit, build, bypass, ign2, load, record, set_gate,
-)  # fmt: skip
+    InputError,
+    PayAttention,
+    attach,
+    attend,
+    attention_maps,
+    audit,
+    build,
+    bypass,
+    ign2,
+    load,
+    record,
+    set_gate,
+)
 from heedful.evaluate.cost import num_flops, num_parameters
 from heedful.layers.pay_attention import COMPATIBILITIES, softmax
 from heedful.models.pay_attention import HEADS
@@ -130,7 +141,9 @@ def test_a_class_map_at_a_level_sees_the_attention_that_looks_there():
     (second, third), vector = looked(model, x)
     leaf = second.detach().requires_grad_()
     deeper = model.backbone.layer3(leaf)
-    pooled = [pooling(each, deeper.mean((2, 3))) for pooling, each in zip(model.attention.values(), (leaf, deeper), strict=True)]
+    both = zip(model.attention.values(), (leaf, deeper), strict=True)
+    both = zip(model.attention.values(), (leaf, deeper), strict=True)
+    pooled = [pooling(each, deeper.mean((2, 3))) for pooling, each in both]
     scores = model.head([refine(each) for refine, each in zip(model.refinement, pooled, strict=True)])
     (gradient,) = torch.autograd.grad(scores[:, 2].sum(), leaf)
     expected = torch.relu((gradient.mean((2, 3), keepdim=True) * leaf).sum(1))

@@ -5,17 +5,19 @@ import math
 import numpy as np
 
 
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
 def score(name, local, vector, parameters):
     """Return c of one place: local and vector are (C,)."""
     if name == "dp":
-        return sum(a * b for a, b in zip(local, vector, strict=True))
+        return dot(local, vector)
     if name == "pc":
-        return sum(u * (a + b) for u, a, b in zip(parameters["weight"], local, vector, strict=True))
-    hidden = [
-        math.tanh(sum(w * a for w, a in zip(row, local, strict=True)) + b + sum(v * g for v, g in zip(other, vector, strict=True)))
-        for row, other, b in zip(parameters["local"], parameters["vector"], parameters["bias"], strict=True)
-    ]  # fmt: skip
-    return sum(u * h for u, h in zip(parameters["weight"], hidden, strict=True))
+        return dot(parameters["weight"], [a + b for a, b in zip(local, vector, strict=True)])
+    rows = zip(parameters["local"], parameters["vector"], parameters["bias"], strict=True)
+    hidden = [math.tanh(dot(of_l, local) + dot(of_g, vector) + bias) for of_l, of_g, bias in rows]
+    return dot(parameters["weight"], hidden)
 
 
 def weights(name, local, vector, parameters, gate=None):
