@@ -1,4 +1,4 @@
-"""Digits as scikit-learn has them; CIFAR as torchvision lays it out, without a download."""
+"""Digits as scikit-learn has them; CIFAR and SVHN as torchvision lays them out, without a download."""
 
 import hashlib
 import pickle
@@ -7,9 +7,11 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torchvision
+from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from heedful.data.bundled import read_cifar, read_digits
+from heedful.data.bundled import read_cifar, read_digits, read_svhn
+from heedful.data.load import load
 from heedful.data.pool import TEST
 from heedful.errors import InputError
 
@@ -92,4 +94,60 @@ def test_a_failed_download_says_where_to_put_the_files(tmp_path, monkeypatch, er
     message = str(caught.value)
     assert f"cifar10 is not in {tmp_path}" in message
     for part in ("cifar-10-python.tar.gz", "cifar-10-batches-py/", "HEEDFUL_DATA", ".npz", str(error)):
+        assert part in message
+
+
+def make_svhn(root, monkeypatch, count=40):
+    """Write made-up images in SVHN's layout and let their digests be the expected ones; return images and labels."""
+    dataset, generator, split_list, arrays = torchvision.datasets.SVHN, np.random.default_rng(0), {}, []
+    root.mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        url, name, _ = dataset.split_list[split]
+        images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        labels = np.arange(count) % 10
+        # Its images run along the last axis, and its zeros are labelled 10.
+        savemat(root / name, {"X": images.transpose(1, 2, 3, 0), "y": np.where(labels == 0, 10, labels)[:, None]})
+        split_list[split] = [url, name, hashlib.md5((root / name).read_bytes()).hexdigest()]
+        arrays.append((images, labels))
+    monkeypatch.setattr(dataset, "split_list", split_list)
+    return [np.concatenate(parts) for parts in zip(*arrays, strict=True)]
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_svhn_is_read_from_its_folder(tmp_path, monkeypatch, by_environment):
+    images, labels = make_svhn(tmp_path, monkeypatch)
+    monkeypatch.setenv("HEEDFUL_DATA", str(tmp_path if by_environment else tmp_path / "elsewhere"))
+    pool = read_svhn(root=None if by_environment else tmp_path, image_size=None)
+    np.testing.assert_array_equal(pool.images.numpy(), images.transpose(0, 3, 1, 2))
+    assert pool.labels.tolist() == labels.tolist()
+    assert (pool.given == TEST).tolist() == [False] * 40 + [True] * 40
+    assert pool.classes == tuple("0123456789")
+    assert (pool.name, pool.augmentation, pool.image_size) == ("svhn", ("shift",), 32)
+    smaller = read_svhn(root=tmp_path, image_size=16)
+    assert smaller.images.shape == (80, 3, 16, 16)
+    assert smaller.fingerprint == pool.fingerprint
+
+
+def test_svhn_is_known_by_its_name(tmp_path, monkeypatch):
+    make_svhn(tmp_path, monkeypatch)
+    dataset = load("svhn", seed=0, root=tmp_path, val_fraction=0.25)
+    assert [len(split) for split in (dataset.train, dataset.val, dataset.test)] == [30, 10, 40]
+    assert dataset.augmentation == ("shift",)
+
+
+def test_a_changed_file_of_svhn_is_fetched_again_or_asked_for(tmp_path, monkeypatch):
+    make_svhn(tmp_path, monkeypatch)
+    with (tmp_path / "test_32x32.mat").open("ab") as file:
+        file.write(b"more")
+
+    def fail(url, *arguments, **options):
+        if "test" in url:
+            raise URLError("no network")
+
+    monkeypatch.setattr(torchvision.datasets.svhn, "download_url", fail)
+    with pytest.raises(InputError) as caught:
+        read_svhn(root=tmp_path, image_size=None)
+    message = str(caught.value)
+    assert f"svhn is not in {tmp_path}" in message
+    for part in ("train_32x32.mat and test_32x32.mat", "HEEDFUL_DATA", ".npz", "no network"):
         assert part in message

@@ -1,10 +1,12 @@
 """From source to data set: routing, measuring, and the same arguments giving the same data set."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from heedful.data import ImageArray, ImageFiles, divided, load, read
+from heedful.data import ImageArray, ImageFiles, divided, folder_of, load, read
 from heedful.data.load import array_moments
 from heedful.errors import InputError
 
@@ -145,7 +147,7 @@ def test_a_class_whose_images_are_all_bad_is_named(make_folder):
     ("source", "message"),
     [
         ("cifar1O", "unknown data 'cifar1O': did you mean cifar10"),
-        ("xyz", "unknown data 'xyz': choose one of digits, cifar10, cifar100, a folder, an .npz file"),
+        ("xyz", "unknown data 'xyz': choose one of digits, cifar10, cifar100, svhn, a folder, an .npz file"),
         ("photos/mine", "photos/mine: no such file or folder; the names that are known are digits"),
         ("mine.npz", "mine.npz: no such file or folder"),
         ("~/nowhere", "~/nowhere: no such file or folder"),
@@ -182,3 +184,13 @@ def test_numbers_per_class_reach_the_splits(tmp_path):
     for data in (load(source, seed=0, **options), divided(read(source), seed=0, **options)):
         counts = [split.labels.bincount().tolist() for split in (data.train, data.val, data.test)]
         assert counts == [[12] * 3, [1] * 3, [4] * 3]
+
+
+def test_a_name_stays_a_name_where_a_folder_is_called_so(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert folder_of("digits") is None
+    assert folder_of("mine") == Path("mine")
+    assert folder_of("nothing") is None
+    assert folder_of("") is None

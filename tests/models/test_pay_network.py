@@ -25,6 +25,7 @@ from heedful import (
 )
 from heedful.evaluate.cost import num_flops, num_parameters
 from heedful.layers.pay_attention import COMPATIBILITIES, softmax
+from heedful.maps.record import last_layer, last_layers
 from heedful.models.pay_attention import HEADS
 
 
@@ -134,6 +135,15 @@ def test_gates_are_found_exchanged_recorded_and_bypassed():
             torch.testing.assert_close(mask, torch.full_like(mask, 1 / mask[0].numel()))
     assert set_gate(model, ign2) == 2
     assert model.attention.layer2.gate == ign2
+
+
+def test_class_maps_are_taken_at_the_deepest_levels_and_not_in_what_follows():
+    assert last_layer(resnet("pay2-additive"), images()) == "backbone.layer3"
+    assert last_layers(resnet("pay2-additive"), images()) == ("backbone.layer2", "backbone.layer3")
+    trunk = build("cifar_vgg_att_small", num_classes=4)
+    assert last_layer(trunk, images(size=32)) == "block3"  # and not the global branch, of 4 x 4 places
+    assert last_layer(build("cifar_vgg_att_small", "pay2-pc", num_classes=4), images(size=32)) == "backbone.block3"
+    assert last_layer(trunk, images(size=8)) == "block2"
 
 
 def test_a_class_map_at_a_level_sees_the_attention_that_looks_there():

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import heedful
 from heedful import InputError, parse
 from heedful.train import recipe as recipes
 from heedful.train.elsewhere import ELSEWHERE
-from heedful.train.module import Classifier
+from heedful.train.module import Classifier, rate_factor
 from heedful.train.objective import attention_losses
 from heedful.train.prepare import load_data
 from heedful.train.recipe import compare_recipe
@@ -48,10 +49,10 @@ def test_rows_put_their_own_settings_over_the_shared_ones(tmp_path):
         ({"epochs": 0}, "epochs is 0: .*greater than 0"),
         ({"epochs": "many"}, "epochs is 'many'"),
         ({"learning_rate": -1}, "learning_rate is -1: .*greater than 0"),
-        ({"schedule": "step"}, "schedule is 'step': .*'steps', 'step10', 'cosine' or 'annealed'"),
+        ({"schedule": "step"}, "schedule is 'step': .*'steps', 'step10', 'multiplied', 'cosine' or 'annealed'"),
         (
             {"schedule": "step10"},
-            r"milestones is \[\] with the schedule step10: step10 needs them, such as \[81, 122\]",
+            r"milestones is \[\] with the schedule step10: step10 and multiplied need them, such as \[81, 122\]",
         ),
         ({"milestones": [3]}, r"milestones is \[3\] with the schedule steps"),
         ({"schedule": "step10", "milestones": [5, 3]}, r"milestones is \[5, 3\], but they must ascend"),
@@ -126,8 +127,8 @@ def test_an_objective_after_the_variant_is_the_rows_alone(tmp_path):
 
 def test_a_recipe_of_before_there_were_objectives_is_read_as_it_was_meant():
     plain = recipes.to_plain(compare_recipe(["none", "se"], {}, num_seeds=1, first_seed=0))
-    added = ("objective", "milestones", "inner", "last", "attention_weight", "start_epoch", "ramp", "first_order",
-             "train_per_class", "test_per_class", "test_crops")  # fmt: skip
+    added = ("objective", "milestones", "factors", "decay_all", "inner", "last", "attention_weight", "start_epoch",
+             "ramp", "first_order", "train_per_class", "test_per_class", "test_crops")  # fmt: skip
     for row in plain["rows"]:
         for key in added:
             del row[key]
@@ -190,6 +191,8 @@ def test_every_shipped_recipe_is_read_and_opens_with_what_a_reader_needs():
     shipped = recipes.shipped()
     assert {"laakom2021/table1", "laakom2021/table2"} <= set(shipped)
     assert {f"wang2019/table{n}{kind}" for n in range(3, 9) for kind in ("", "_small")} <= set(shipped)
+    jetley = ("cifar10", "cifar100", "svhn", "cub", "cifar10_small", "cub_small")
+    assert {f"jetley2018/{name}" for name in jetley} <= set(shipped)
     for name, path in shipped.items():
         recipe = recipes.read(name)
         head = path.read_text().split("\ntitle:")[0].lower()
@@ -197,7 +200,8 @@ def test_every_shipped_recipe_is_read_and_opens_with_what_a_reader_needs():
         assert recipe.paper == name.split("/")[0]
         for row in recipe.rows:
             parse(row.settings.variant)
-            assert (row.expected is None) == name.endswith("_small")
+            assert row.expected is None or not name.endswith("_small")
+        assert any(row.expected for row in recipe.rows) or name.endswith("_small") or "recalled" in head
         for data in {row.settings.data for row in recipe.rows} & set(ELSEWHERE):
             assert f"--data {data}=folder" in head
 
@@ -271,6 +275,61 @@ def test_the_settings_of_wang_are_those_of_its_tables_and_appendix():
     ]  # fmt: skip
     assert {row.settings.test_per_class for row in caltech} == {25}
     assert [row.expected["map"] for row in recipes.read("wang2019/table8").rows] == [77.44, 82.12, 83.17]
+
+
+HALVED = ("multiplied", tuple(range(25, 300, 25)), (0.5,), 300)
+"""[J]'s schedule: the rate halves every 25 of 300 epochs."""
+
+
+def rows_of_vgg(*errors):
+    """Return the paper's errors by the names of rows: plain, averaged, the control, and attention in its order."""
+    names = ("vgg", "vgg_gap", "vgg_att/none", "vgg_att/pay1-dp", "vgg_att/pay2-dp-indep", "vgg_att/pay2-dp",
+             "vgg_att/pay1-pc", "vgg_att/pay2-pc", "vgg_att/pay3-pc")  # fmt: skip
+    return dict(zip(names, errors, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("table", "errors"),
+    [
+        ("cifar10", rows_of_vgg(7.77, 9.87, None, 6.14, 5.91, 5.86, 5.67, 5.23, 6.34)
+            | {"resnet164": 6.03, "resnet164_att/none": None, "resnet164_att/pay2-pc": None}),
+        ("cifar100", rows_of_vgg(30.62, 31.77, None, 24.22, 23.24, 24.01, 23.70, 23.19, 22.97)
+            | {"resnet164": 25.34, "resnet164_att/none": None, "resnet164_att/pay2-pc": None}),
+        ("svhn", {"vgg": 4.27, "vgg_gap": 5.84, "vgg_att/none": None, "vgg_att/pay2-pc": 3.74,
+                  "vgg_att/pay3-pc": 3.52}),
+        ("cub", {"vgg": 34.64, "vgg_gap": 29.50, "vgg_att/none": None, "vgg_att/pay2-pc": 26.80,
+                 "vgg_att/pay3-pc": 26.95}),
+    ],
+)  # fmt: skip
+def test_of_the_errors_of_jetley_only_those_count_that_were_read_and_the_others_stand_behind_the_rows(table, errors):
+    recipe = recipes.read(f"jetley2018/{table}")
+    told = {row.name: row.expected["top1_error"] for row in recipe.rows if row.expected}
+    assert told == ({"vgg": 30.62, "vgg_att/pay3-pc": 22.97} if table == "cifar100" else {})
+    text = recipes.shipped()[f"jetley2018/{table}"].read_text()
+    recalled = dict(re.findall(r"- {name: (\S+),.*}  # recalled, not verified: ([\d.]+)", text))
+    assert {name: float(error) for name, error in recalled.items()} | told == {
+        name: error for name, error in errors.items() if error is not None
+    }
+
+
+def test_the_settings_of_jetley_are_those_of_its_code_in_the_terms_of_torch():
+    for table, rate in (("cifar10", 0.1), ("cifar100", 0.1), ("svhn", 0.01), ("cub", 0.01)):
+        vgg = [row.settings for row in recipes.read(f"jetley2018/{table}").rows if row.name.startswith("vgg")]
+        for s in vgg:
+            assert (s.learning_rate, s.momentum, s.nesterov) == (rate, 0.9, False)
+            assert (s.weight_decay, s.decay_all, s.batch_size) == (5e-4, True, 128)
+            assert s.augment == (() if table == "svhn" else ("flip",))
+            assert table == "cub" or (s.schedule, s.milestones, s.factors, s.epochs) == HALVED
+    birds = vgg[0]
+    assert (birds.milestones, birds.factors) == (tuple(range(30, 301, 30)), (2, 2, *8 * [0.5]))
+    assert (birds.epochs, birds.image_size) == (320, 80)
+    assert {rate_factor(birds, epoch) for epoch in range(60, 90)} == {4}
+    for table in ("cifar10", "cifar100"):
+        for row in recipes.read(f"jetley2018/{table}").rows[-3:]:
+            s = row.settings
+            assert (s.learning_rate, s.nesterov, s.batch_size, s.schedule, s.epochs) == (0.1, True, 64, "steps", 200)
+            assert (s.weight_decay, s.decay_all, s.augment) == (5e-4, True, ("flip", "shift"))
+            assert [rate_factor(s, epoch) for epoch in (59, 60, 120, 160)] == pytest.approx([1, 0.2, 0.04, 0.008])
 
 
 def test_data_that_does_not_come_with_heedful_is_asked_for(tmp_path):

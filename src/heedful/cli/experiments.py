@@ -25,6 +25,10 @@ Jobs = Annotated[
     typer.Option(help="Runs at a time, as processes, on the CPU or on one GPU.", show_default="CPU: cores, GPU: 1"),
 ]
 Workers = Annotated[int, typer.Option(help="Processes that read image files; images of up to 64 pixels need none.")]
+Evaluate = Annotated[
+    list[str] | None,
+    typer.Option(help="What to measure of finished runs: robustness, segmentation=horses/, ...; repeatable."),
+]
 
 
 @app.command()
@@ -34,20 +38,27 @@ def compare(
         typer.Argument(help="What to put in: none se 'cbam-ign1(0.5)' se@icasc ...; the first is the reference."),
     ] = None,
     data: Annotated[
-        str, typer.Option(help="digits, cifar10, cifar100, a folder of class folders, or an .npz.")
+        str, typer.Option(help="digits, cifar10, cifar100, svhn, a folder of class folders, or an .npz.")
     ] = "digits",
     model: Annotated[str, typer.Option(help="A cifar_* network or any name of timm's.")] = "cifar_resnet8",
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
     first_seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
+    evaluate: Evaluate = None,
     out: Out = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Of SGD, at the start.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="On kernels; the authors of [L] use 5e-4 in their code.")] = 1e-4,
+    decay_all: Annotated[bool, typer.Option("--decay-all", help="Weight decay on biases and norms too.")] = False,
     schedule: Annotated[
-        Literal["steps", "step10", "cosine", "annealed"], typer.Option(help="Of the learning rate.")
+        Literal["steps", "step10", "multiplied", "cosine", "annealed"], typer.Option(help="Of the learning rate.")
     ] = "steps",
-    milestones: Annotated[str | None, typer.Option(help="Of step10: epochs, by commas, such as 81,122.")] = None,
+    milestones: Annotated[
+        str | None, typer.Option(help="Of step10 and multiplied: epochs, by commas, such as 81,122.")
+    ] = None,
+    factors: Annotated[
+        str | None, typer.Option(help="Of multiplied: of the rate at the milestones, by commas, or one for all.")
+    ] = None,
     attention_weight: Annotated[float, typer.Option(help="Of @icasc: of its losses.")] = 1.0,
     start_epoch: Annotated[int, typer.Option(help="Of @icasc: epochs before its losses count.")] = 0,
     ramp: Annotated[int, typer.Option(help="Of @icasc: epochs in which its losses grow to their weight.")] = 0,
@@ -82,12 +93,13 @@ def compare(
         "pretrained": pretrained, "precision": precision, "compile": compile, "skip_bad_images": skip_bad_images,
         "augment": None if augment is None else tuple(name for name in augment.split(",") if name != "none"),
         "milestones": tuple(milestones.split(",")) if milestones else (), "attention_weight": attention_weight,
+        "factors": tuple(factors.split(",")) if factors else (), "decay_all": decay_all,
         "start_epoch": start_epoch, "ramp": ramp, "first_order": first_order, "inner": inner, "last": last,
         "test_crops": 10 if ten_crops else 1,
     }  # fmt: skip
     recipe = compare_recipe(variants or DEFAULT_VARIANTS, settings, num_seeds=seeds, first_seed=first_seed)
     folder = out or Path("runs") / Path(data).stem
-    _carry_out(recipe, folder, jobs=jobs, device=device, workers=workers)
+    _carry_out(recipe, folder, evaluate=evaluate, jobs=jobs, device=device, workers=workers)
 
 
 @app.command()
@@ -97,6 +109,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="Number of seeds.", show_default="the recipe's")] = None,
     scale: Annotated[float, typer.Option(help="Shrink epochs and images to this part; labelled as scaled.")] = 1.0,
     data: Annotated[list[str] | None, typer.Option(help="Data from elsewhere: cifar100=my.npz; repeatable.")] = None,
+    evaluate: Evaluate = None,
     out: Out = None,
     jobs: Jobs = None,
     device: Device = "auto",
@@ -115,7 +128,7 @@ def run(
     whole = recipes.with_data(whole, data or ())
     chosen = recipes.only(whole, only) if only else whole
     folder = out or Path("runs") / Path(recipe).with_suffix("")
-    _carry_out(whole, folder, only=runs_of(chosen), jobs=jobs, device=device, workers=workers)
+    _carry_out(whole, folder, only=runs_of(chosen), evaluate=evaluate, jobs=jobs, device=device, workers=workers)
 
 
 @app.command()
@@ -127,7 +140,14 @@ def report(folder: Annotated[Path, typer.Argument(help="An experiment's folder (
 
 
 def _carry_out(
-    recipe: "Recipe", out: Path, *, only: "Sequence[Run] | None" = None, jobs: int | None, device: str, workers: int
+    recipe: "Recipe",
+    out: Path,
+    *,
+    only: "Sequence[Run] | None" = None,
+    evaluate: list[str] | None,
+    jobs: int | None,
+    device: str,
+    workers: int,
 ) -> None:
     with console.status("setting up"):
         from heedful.experiment import carry_out
@@ -144,7 +164,16 @@ def _carry_out(
     jobs = default_jobs(device) if jobs is None else jobs
     try:
         with shown(pending, console) as progress:
-            experiment = carry_out(recipe, out, only=pending, jobs=jobs, machine=machine, report=progress)
+            experiment = carry_out(
+                recipe,
+                out,
+                only=runs,
+                jobs=jobs,
+                machine=machine,
+                report=progress,
+                evaluate=evaluate or (),
+                tell=lambda text: console.print(text, highlight=False, markup=False),
+            )
     except KeyboardInterrupt:
         console.print("stopped: the same command goes on from the last finished epochs", highlight=False)
         raise typer.Exit(130) from None

@@ -4,7 +4,7 @@ from heedful.data.augment import AUGMENTATIONS, crop, flip, shift
 from heedful.data.batches import Batches, batches, normalise
 from heedful.data.cub200 import cub_boxes
 from heedful.data.dataset import DataSet, ImageArray, ImageFiles, Split
-from heedful.data.load import divided, load, read
+from heedful.data.load import divided, folder_of, load, read
 from heedful.data.pool import Pool
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "cub_boxes",
     "divided",
     "flip",
+    "folder_of",
     "load",
     "normalise",
     "read",

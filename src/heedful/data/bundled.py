@@ -1,7 +1,9 @@
-"""Data sets known by name: digits, bundled with scikit-learn, and CIFAR-10 and CIFAR-100, fetched by torchvision."""
+"""Data sets known by name: digits, bundled with scikit-learn; CIFAR-10, CIFAR-100 and SVHN, fetched by torchvision."""
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +49,9 @@ def read_cifar(name: str, *, root: Path | None, image_size: int | None) -> Pool:
     from torchvision.datasets import CIFAR10, CIFAR100
 
     dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-    folder = root or Path(os.environ.get("HEEDFUL_DATA") or "~/.cache/heedful").expanduser()
-    try:
+    folder = root or _default_root()
+    with _asking_for(name, folder, f"unpack {dataset.filename} there, which makes {dataset.base_folder}/"):
         parts = [dataset(folder, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{name} is not in {folder} and cannot be downloaded ({error}): unpack {dataset.filename} there, which "
-            f"makes {dataset.base_folder}/, or point HEEDFUL_DATA to the folder that holds it, or give an .npz file"
-        ) from error
     arrays = np.concatenate([part.data for part in parts])
     images = to_channels_first(arrays)
     given = [torch.full((len(part.data),), key) for part, key in zip(parts, (TRAIN, TEST), strict=True)]
@@ -67,3 +64,51 @@ def read_cifar(name: str, *, root: Path | None, image_size: int | None) -> Pool:
         image_size=image_size or arrays.shape[1],
         fingerprint=hashlib.sha256(arrays.tobytes()).hexdigest(),
     )
+
+
+def read_svhn(*, root: Path | None, image_size: int | None) -> Pool:
+    """Return the street view house numbers, digits of 32 × 32 pixels, without the extra ones; the test split is given.
+
+    Args:
+        root: holds `train_32x32.mat` and `test_32x32.mat`; None: $HEEDFUL_DATA, or ~/.cache/heedful.
+        image_size: side in pixels to scale the images to; None: as they are.
+
+    Raises:
+        InputError: if the files are not there and cannot be downloaded.
+    """
+    from torchvision.datasets import SVHN
+
+    folder = root or _default_root()
+    names = [SVHN.split_list[split][1] for split in ("train", "test")]
+    with _asking_for("svhn", folder, f"put {' and '.join(names)} there"):
+        parts = [SVHN(folder, split=split, download=True) for split in ("train", "test")]
+    arrays = np.concatenate([np.ascontiguousarray(part.data) for part in parts])
+    images = torch.from_numpy(arrays)
+    given = [torch.full((len(part.data),), key) for part, key in zip(parts, (TRAIN, TEST), strict=True)]
+    return Pool(
+        name="svhn",
+        classes=tuple("0123456789"),
+        images=images if image_size is None else resize(images, image_size),
+        labels=torch.from_numpy(np.concatenate([part.labels for part in parts])),
+        given=torch.cat(given),
+        image_size=image_size or arrays.shape[2],
+        fingerprint=hashlib.sha256(arrays.tobytes()).hexdigest(),
+        # A mirrored digit is no digit.
+        augmentation=("shift",),
+    )
+
+
+def _default_root() -> Path:
+    return Path(os.environ.get("HEEDFUL_DATA") or "~/.cache/heedful").expanduser()
+
+
+@contextmanager
+def _asking_for(name: str, folder: Path, repair: str) -> Iterator[None]:
+    """Raise InputError, with what can be done, if the files of a data set are neither there nor can be fetched."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{name} is not in {folder} and cannot be downloaded ({error}): {repair}, or point HEEDFUL_DATA to the "
+            "folder that holds it, or give an .npz file"
+        ) from error

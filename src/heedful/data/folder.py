@@ -16,6 +16,7 @@ from heedful.data.images import moments, read_square, to_channels_first
 from heedful.data.labels_csv import has_labels_csv, list_labels_csv
 from heedful.data.listing import Listing
 from heedful.data.pool import Pool
+from heedful.data.split_lists import has_split_lists, list_split_lists
 from heedful.data.voc import is_voc, list_voc
 from heedful.errors import InputError
 
@@ -26,6 +27,7 @@ LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Listing]], ...] = 
     (has_labels_csv, list_labels_csv),
     (is_cub200, list_cub200),
     (is_voc, list_voc),
+    (has_split_lists, list_split_lists),
     (is_caltech256, list_caltech256),
 )
 """How a layout is recognised and listed; a folder in none of them is one of class folders."""
@@ -38,8 +40,9 @@ def read_folder(root: Path, *, image_size: int, skip_bad_images: bool) -> Pool:
 
     Images of up to 64 × 64 pixels are kept in memory. The layouts, recognised by what lies in the folder: `labels.csv`,
     for images with several labels (see `heedful.data.labels_csv`); CUB-200-2011, PASCAL VOC and Caltech-256 as their
-    archives unpack; and class folders, with or without train/, val/ and test/ above them, as ImageNet has them. Where
-    there is a val but no test, val is the test split.
+    archives unpack; class folders with train.txt and test.txt (see `heedful.data.split_lists`); and class folders, with
+    or without train/, val/ and test/ above them, as ImageNet has them. Where there is a val but no test, val is the
+    test split.
 
     Args:
         root: the folder.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-from heedful.data.bundled import read_cifar, read_digits
+from heedful.data.bundled import read_cifar, read_digits, read_svhn
 from heedful.data.dataset import DataSet, ImageArray, ImageFiles, Split
 from heedful.data.folder import read_folder
 from heedful.data.images import check_image_size
@@ -16,7 +16,7 @@ from heedful.data.pool import Pool
 from heedful.data.splits import Division, divide
 from heedful.errors import InputError, unknown
 
-NAMES = ("digits", "cifar10", "cifar100")
+NAMES = ("digits", "cifar10", "cifar100", "svhn")
 FOLDER_IMAGE_SIZE = 32
 
 
@@ -39,8 +39,8 @@ def load(
     labels at random; images of up to 64 × 64 pixels, and whatever is not a folder, live in memory.
 
     Args:
-        source: "digits", "cifar10", "cifar100", a folder (of class folders, or in one of the layouts of `read_folder`)
-            or an .npz file (see `read_npz`).
+        source: "digits", "cifar10", "cifar100", "svhn", a folder (of class folders, or in one of the layouts of
+            `read_folder`) or an .npz file (see `read_npz`).
         seed: decides the splits that are not given, and what a limit leaves; at least 0.
         image_size: side of the square images in pixels, 8 to 4096; None: as they are, or 32 for a folder.
         limit: use only so many of the images outside a given test split (int), or that fraction of them (float).
@@ -49,7 +49,7 @@ def load(
         train_per_class: training images of each class, exactly (see `Division`); None: all that are left.
         test_per_class: test images of each class, if no test split is given; None: `test_fraction`.
         skip_bad_images: leave unreadable images of a folder out, and list them in `skipped`, rather than raise.
-        root: where CIFAR's files are, or go; None: $HEEDFUL_DATA, or ~/.cache/heedful.
+        root: where the files of CIFAR and SVHN are, or go; None: $HEEDFUL_DATA, or ~/.cache/heedful.
 
     Raises:
         InputError: if the source is unknown or not as described, a number is out of range, an image cannot be read, or
@@ -100,11 +100,13 @@ def read(
     check_image_size(image_size)
     if source == "digits":
         return read_digits(image_size=image_size)
+    if source == "svhn":
+        return read_svhn(root=root, image_size=image_size)
     if source in NAMES:
         return read_cifar(source, root=root, image_size=image_size)
-    path = Path(source).expanduser()
-    if source and path.is_dir():
-        return read_folder(path, image_size=image_size or FOLDER_IMAGE_SIZE, skip_bad_images=skip_bad_images)
+    folder, path = folder_of(source), Path(source).expanduser()
+    if folder is not None:
+        return read_folder(folder, image_size=image_size or FOLDER_IMAGE_SIZE, skip_bad_images=skip_bad_images)
     if path.is_file():
         if path.suffix.lower() != ".npz":
             raise InputError(
@@ -114,6 +116,12 @@ def read(
     if os.sep in source or path.suffix or source.startswith("~"):
         raise InputError(f"{source}: no such file or folder; the names that are known are {', '.join(NAMES)}")
     raise unknown("data", source, [*NAMES, "a folder", "an .npz file"])
+
+
+def folder_of(source: str) -> Path | None:
+    """Return the folder that a source is; None for a name, even if a folder here is called so, and for a file."""
+    path = Path(source).expanduser()
+    return path if source and source not in NAMES and path.is_dir() else None
 
 
 def _split(pool: Pool, index: Tensor) -> Split:

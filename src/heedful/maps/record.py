@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from heedful.errors import InputError, unknown
-from heedful.surgery.stages import SMALLEST_SIDE, Finished, stage_ends
+from heedful.surgery.stages import SMALLEST_SIDE, Finished, own_levels, stage_ends
 from heedful.temporary import evaluation_mode, frozen, removing
 
 Reshape = Callable[[Tensor], Tensor]
@@ -135,7 +135,8 @@ def last_layer(model: nn.Module, images: Tensor) -> str:
     """Return the name of the module that finishes last with a feature map of at least 4 x 4 places.
 
     For networks that end in pooling and a linear map this is the last stage, where class maps are usually taken, unless
-    the images are so small that a map from there would show nothing: then it is an earlier one.
+    the images are so small that a map from there would show nothing: then it is an earlier one. Of a network that has
+    `levels` of its own, such as `heedful.PayAttention`, only these count.
 
     Args:
         model: any module.
@@ -185,10 +186,10 @@ def _finished(model: nn.Module, images: Tensor) -> list[Finished]:
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= SMALLEST_SIDE:
             finished.append((name, (output.shape[2], output.shape[3])))
 
+    names = own_levels(model) or [name for name, _ in model.named_modules() if name]
     hooks = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
-        for name, module in model.named_modules()
-        if name
+        model.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
+        for name in names
     ]
     with removing(hooks), undisturbed(model):
         model(images)

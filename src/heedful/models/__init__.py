@@ -22,7 +22,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cifar_densenet40": CifarDenseNet,
     "cifar_vgg": CifarVGG,
     "cifar_vgg_att": CifarVGGTrunk,
-    "cifar_vgg_att_small": functools.partial(CifarVGGTrunk, width_divisor=8),
+    "cifar_vgg_att_small": functools.partial(CifarVGGTrunk, width_divisor=8, with_dropout=False),
     "cifar_vgg_gap": functools.partial(CifarVGGTrunk, averaged=True),
     "cifar_preresnet164": CifarPreResNet,
     "cifar_preresnet164_att": functools.partial(CifarPreResNet, convolved=True),

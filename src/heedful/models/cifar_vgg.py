@@ -63,14 +63,16 @@ class CifarVGGTrunk(nn.Module):
         num_classes: number of outputs.
         in_channels: channels of the image.
         width_divisor: all widths are divided by it; 8 makes a network for CPUs. A power of 2 up to 64.
+        with_dropout: as [J]; a network so narrow that it cannot overfit learns faster without.
         averaged: the last features are averaged over the places (VGG-GAP) instead of going through the global branch.
     """
 
     levels = ("block1", "block2", "block3")
 
     def __init__(
-        self, *, num_classes: int = 10, in_channels: int = 3, width_divisor: int = 1, averaged: bool = False
-    ) -> None:
+        self, *, num_classes: int = 10, in_channels: int = 3, width_divisor: int = 1, with_dropout: bool = True,
+        averaged: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         groups = _groups(in_channels, width_divisor)
         width = WIDTHS[-1][-1] // width_divisor
@@ -79,7 +81,12 @@ class CifarVGGTrunk(nn.Module):
         self.block3 = nn.Sequential(_pool(), *groups[4])
         self.global_branch = _average() if averaged else _global_branch(width)
         self.classifier = nn.Linear(width, num_classes)
+        self.attended_dropout = 0.5 if with_dropout else 0.0
         _initialise(self)
+        if not with_dropout:
+            for module in self.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = 0.0
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of the classes."""

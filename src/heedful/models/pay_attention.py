@@ -114,6 +114,11 @@ class PayAttention(nn.Module):
         for layer, level in zip(self.layers, found, strict=True):
             backbone.get_submodule(layer).register_forward_hook(_keep_copy if level.is_written else _keep)
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The layers' names in this network: where class maps are taken."""
+        return tuple(f"backbone.{layer}" for layer in self.layers)
+
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of the classes."""
         local, vector = self._looked(images)

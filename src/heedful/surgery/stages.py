@@ -30,6 +30,12 @@ def stage_ends(finished: Sequence[Finished]) -> list[str]:
     return [ends[size] for size in sorted(ends, key=lambda size: size[0] * size[1], reverse=True)]
 
 
+def own_levels(model: nn.Module) -> tuple[str, ...]:
+    """Return the network's own `levels`, names of layers from early to deep, or none."""
+    own = getattr(model, "levels", ())
+    return own if isinstance(own, tuple) and all(isinstance(name, str) for name in own) else ()
+
+
 def levels(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     """Return the layers that attention can look at, early to deep: the network's own `levels`, or its stages' ends.
 
@@ -42,8 +48,8 @@ def levels(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     Raises:
         InputError: if the network cannot run on the example.
     """
-    own: tuple[str, ...] | None = getattr(model, "levels", None)
-    if own is not None:
+    own = own_levels(model)
+    if own:
         return own
     finished: list[Finished] = []
 
@@ -53,8 +59,7 @@ def levels(model: nn.Module, example: Tensor) -> tuple[str, ...]:
 
     modules = {name: module for name, module in model.named_modules() if name}
     hooks = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
-        for name, module in modules.items()
+        module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out)) for name, module in modules.items()
     ]
     with removing(hooks):
         outputs(model, [""], example)

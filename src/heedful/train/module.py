@@ -16,7 +16,7 @@ from heedful.errors import InputError
 from heedful.losses import ICASC, classification_loss
 from heedful.train.errors import RankingError, TopOneError
 from heedful.train.objective import parts
-from heedful.train.settings import Settings
+from heedful.train.settings import Settings, factor_of
 
 STEPS_BETWEEN_CHECKS = 50  # reading a loss back waits for the device; a diverged run may go on for this long
 
@@ -135,11 +135,13 @@ class Classifier(L.LightningModule):
         self.best = checkpoint["best"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return SGD with weight decay on kernels and matrices alone, and the schedule."""
+        """Return SGD, with weight decay on kernels and matrices alone unless on all, and the schedule."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
+        decay = self.settings.weight_decay
+        decay_of_rest = decay if self.settings.decay_all else 0.0
         groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": decay_of_rest},
         ]
         optimizer = torch.optim.SGD(
             groups, lr=self.settings.learning_rate, momentum=self.settings.momentum, nesterov=self.settings.nesterov
@@ -183,6 +185,8 @@ def rate_factor(settings: Settings, epochs: float) -> float:
     finished = math.floor(epochs)
     if settings.schedule == "step10":
         return 0.1 ** sum(finished >= milestone for milestone in settings.milestones)
+    if settings.schedule == "multiplied":
+        return math.prod(factor_of(settings, place) for place in settings.milestones if finished >= place)
     if settings.schedule in ("cosine", "annealed"):
         done = epochs if settings.schedule == "annealed" else finished
         return 0.5 * (1 + math.cos(math.pi * done / settings.epochs))

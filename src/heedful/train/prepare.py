@@ -1,7 +1,6 @@
 """What a run needs before its first step: the images, divided by its seed, and the network, not yet trained."""
 
 import functools
-from pathlib import Path
 from typing import Literal
 
 from torch import nn
@@ -38,7 +37,7 @@ def load_data(settings: Settings, seed: int) -> data.DataSet:
         InputError: if the data cannot be used.
     """
     require_at_hand(settings.data)
-    size = settings.image_size or (image_size_of(settings.model) if Path(settings.data).is_dir() else None)
+    size = settings.image_size or (image_size_of(settings.model) if data.folder_of(settings.data) else None)
     dataset = data.divided(
         _read(settings.data, size, skip_bad_images=settings.skip_bad_images),
         seed=seed,

@@ -26,7 +26,8 @@ OBJECTIVES: dict[str, str | None] = {
 class Settings:
     """Everything that decides a run but its seed. The defaults are those of [L], section 4.1, where it gives them.
 
-    [W] is Wang et al., "Sharpen Focus", ICCV 2019, whose losses the objectives called icasc add (equation 6).
+    [W] is Wang et al., "Sharpen Focus", ICCV 2019, whose losses the objectives called icasc add (equation 6); [J] is
+    Jetley et al., "Learn to pay attention", ICLR 2018.
 
     Args:
         variant: what is put into the network, in the notation of `heedful.variant`.
@@ -34,14 +35,17 @@ class Settings:
         data: name, folder or .npz file, as for `heedful.data.load`.
         epochs: number of passes over the training images; [L]: 200 on CIFAR.
         batch_size: images a step; [L]: 128.
-        learning_rate: of SGD, the highest of the schedule; [L]: 0.1.
+        learning_rate: of SGD, at the start; [L]: 0.1.
         momentum: of SGD; [L]: 0.9.
         nesterov: whether the momentum is Nesterov's; the authors' ImageNet code.
         weight_decay: on kernels and matrices alone, not on biases and norms; [L]: 1e-4, its authors' code: 5e-4.
+        decay_all: weight decay on biases and norms too, as in the code of [J].
         schedule: `steps` divides the rate by 5 at 30, 60 and 80 % of the epochs ([L]: 60, 120, 160 of 200), `step10`
-            by 10 at the milestones; `cosine` lowers it epoch by epoch to 0, `annealed` step by step: the cosine
-            annealing of Huang et al., "Snapshot ensembles", ICLR 2017, equation 2, with the one cycle of [W].
-        milestones: of `step10`: the numbers of epochs after which the rate falls, ascending.
+            by 10 at the milestones, `multiplied` multiplies it there by the factors; `cosine` lowers it epoch by epoch
+            to 0, `annealed` step by step: the cosine annealing of Huang et al., "Snapshot ensembles", ICLR 2017,
+            equation 2, with the one cycle of [W].
+        milestones: of `step10` and `multiplied`: the numbers of epochs after which the rate changes, ascending.
+        factors: of `multiplied`: what the rate is multiplied by at each milestone, or one factor for all.
         objective: a name in OBJECTIVES: `cross-entropy` (where an image may have several classes: the multi-label soft
             margin loss), or with it the attention losses of [W] on maps of its own method (`icasc`), of Grad-CAM or of
             Grad-CAM++.
@@ -76,8 +80,10 @@ class Settings:
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
     weight_decay: NonNegativeFloat = 1e-4
-    schedule: Literal["steps", "step10", "cosine", "annealed"] = "steps"
+    decay_all: bool = False
+    schedule: Literal["steps", "step10", "multiplied", "cosine", "annealed"] = "steps"
     milestones: tuple[PositiveInt, ...] = ()
+    factors: tuple[PositiveFloat, ...] = ()
     objective: str = CLASSIFICATION
     inner: str | None = None
     last: str | None = None
@@ -121,22 +127,40 @@ def check(settings: Settings) -> None:
     if (settings.inner is None) != (settings.last is None):
         raise InputError(f"inner is {settings.inner} and last is {settings.last}: name both layers, or neither")
     _check_milestones(settings)
+    _check_factors(settings)
 
 
 def shrunk(settings: Settings, factor: float) -> Settings:
     """Return the settings with epochs, what is counted in epochs, and images outside the test split multiplied."""
     per_class = settings.train_per_class
     epochs = max(1, round(settings.epochs * factor))
-    milestones = {max(1, round(milestone * factor)) for milestone in settings.milestones}
+    milestones = _merged(settings, factor)
     return dataclasses.replace(
         settings,
         epochs=epochs,
-        milestones=tuple(sorted(milestones)),
+        milestones=tuple(milestones),
+        factors=tuple(milestones.values()) if settings.factors else (),
         start_epoch=min(round(settings.start_epoch * factor), epochs - 1),
         ramp=round(settings.ramp * factor),
         train_per_class=per_class and max(1, round(per_class * factor)),
         limit=settings.limit if per_class else _part(settings.limit, factor),
     )
+
+
+def factor_of(settings: Settings, milestone: int) -> float:
+    """Return what the learning rate is multiplied by at a milestone of the schedule `multiplied`."""
+    if len(settings.factors) == 1:
+        return settings.factors[0]
+    return settings.factors[settings.milestones.index(milestone)]
+
+
+def _merged(settings: Settings, factor: float) -> dict[int, float]:
+    """Return the shrunk milestones and the factor at each: where several fall together, their product."""
+    merged: dict[int, float] = {}
+    for milestone in settings.milestones:
+        place = max(1, round(milestone * factor))
+        merged[place] = merged.get(place, 1.0) * (factor_of(settings, milestone) if settings.factors else 1.0)
+    return merged
 
 
 def _part(limit: float | int | None, factor: float) -> float | int:
@@ -146,10 +170,24 @@ def _part(limit: float | int | None, factor: float) -> float | int:
 
 def _check_milestones(settings: Settings) -> None:
     given, schedule = list(settings.milestones), settings.schedule
-    if (schedule == "step10") != bool(given):
+    if (schedule in ("step10", "multiplied")) != bool(given):
         raise InputError(
-            f"milestones is {given} with the schedule {schedule}: step10 needs them, such as [81, 122], and no other "
-            "schedule has any"
+            f"milestones is {given} with the schedule {schedule}: step10 and multiplied need them, such as [81, 122], "
+            "and no other schedule has any"
         )
     if given != sorted(set(given)):
         raise InputError(f"milestones is {given}, but they must ascend, such as [81, 122]")
+
+
+def _check_factors(settings: Settings) -> None:
+    given, schedule, num_milestones = list(settings.factors), settings.schedule, len(settings.milestones)
+    if (schedule == "multiplied") != bool(given):
+        raise InputError(
+            f"factors is {given} with the schedule {schedule}: multiplied needs them, such as [0.5], and no other "
+            "schedule has any"
+        )
+    if given and len(given) not in (1, num_milestones):
+        raise InputError(
+            f"factors is {given}, which are {len(given)} for {num_milestones} milestones: give one for all, or one for "
+            "each"
+        )
