@@ -135,17 +135,30 @@ def energy_inside(maps: Scores, masks: Masks) -> Float[np.ndarray, "images"]:
 def otsu(scores: Float[np.ndarray, "*shape"]) -> float:
     """Return the threshold t for which scores of at most t and those above it differ most: Otsu, 1979.
 
-    What is greatest is the variance between the two, `n₁ n₂ (μ₁ − μ₂)²`, over every way to cut the sorted scores. If
-    all are equal, t is that score, and none is above.
+    scikit-image's, of a histogram in which every score that occurs has a bin of its own: in its default of 256 bins,
+    scores of one bin may fall on both sides of the threshold. If all are equal, t is that score, and none is above.
     """
-    ordered = np.sort(scores, axis=None).astype(np.float64)
-    below = np.arange(1, ordered.size)
-    above = ordered.size - below
-    sums = ordered.cumsum()
-    means = sums[:-1] / below, (sums[-1] - sums[:-1]) / above
-    # Equal scores are never cut apart: along a run of them this is convex, so that it is greatest at an end.
-    between = below * above * (means[1] - means[0]) ** 2
-    return float(ordered[between.argmax()] if between.size else ordered[0])
+    from skimage.filters import threshold_otsu
+
+    values, counts = np.unique(scores.astype(np.float64), return_counts=True)
+    if len(values) == 1:
+        return float(values[0])
+    return float(threshold_otsu(hist=(counts, values)))  # type: ignore[no-untyped-call]
+
+
+def above_otsu(scores: Scores) -> Masks:
+    """Return the pixels of each image whose scores are above its own threshold `otsu`."""
+    return np.array([score > otsu(score) for score in scores], dtype=bool).reshape(scores.shape)
+
+
+def jaccard(found: Bool[np.ndarray, "images height width"], masks: Masks) -> Float[np.ndarray, "images"]:
+    """Return intersection over union of what was found and the object, image by image; 0 where both are empty.
+
+    Raises:
+        InputError: if the shapes differ.
+    """
+    _check_shapes(found, masks)
+    return (found & masks).sum((1, 2)) / np.maximum((found | masks).sum((1, 2)), 1)
 
 
 def jaccard_at_otsu(scores: Scores, masks: Masks) -> Float[np.ndarray, "images"]:
@@ -155,8 +168,7 @@ def jaccard_at_otsu(scores: Scores, masks: Masks) -> Float[np.ndarray, "images"]
         InputError: if a score is outside [0, 1], or the shapes differ.
     """
     _check(scores, masks)
-    above = np.array([score > otsu(score) for score in scores], dtype=bool).reshape(scores.shape)
-    return (above & masks).sum((1, 2)) / np.maximum((above | masks).sum((1, 2)), 1)
+    return jaccard(above_otsu(scores), masks)
 
 
 def boxes_around(binary: Bool[np.ndarray, "height width"]) -> Boxes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 from heedful.data.batches import Batches, Channels, Moved
 from heedful.data.dataset import ImageArray, Split
 from heedful.errors import InputError
-from heedful.evaluate.baselines import centre_gaussian
 from heedful.evaluate.faithfulness import area, deletion, insertion
-from heedful.evaluate.located import TOLERANCES, Located, tolerances
+from heedful.evaluate.found import Numbers
+from heedful.evaluate.located import OnObjects
 from heedful.evaluate.object_data import Sample
 from heedful.evaluate.randomisation import randomisation
 from heedful.evaluate.separation import overlap, separation, true_and_confusing
@@ -28,11 +27,6 @@ from heedful.temporary import evaluation_mode
 NUM_SLOW = 256
 BATCH_SIZE = 64
 NUM_CHART_POINTS = 201
-
-NO_OBJECTS = "the data have neither boxes.csv nor masks/"
-NO_BOXES = "the data have masks, but no boxes"
-
-Numbers = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +72,7 @@ def evaluate_maps(
         sample: images with one class each, and where their objects are if that is known.
         mean: per channel, to normalise with.
         deviation: likewise.
-        layer: dotted name; None: the last that has 4 x 4 places.
+        layer: dotted name; None: the last that has 4 x 4 places, see `heedful.maps.record.last_layer`.
         method: of the maps.
         num_slow: at most so many images, evenly spaced, for insertion, deletion and randomisation, which take some
             fifty passes together.
@@ -125,7 +119,7 @@ def batches_of(
 
 def _all_images(question: Question, sample: Sample, batches: Iterable[tuple[Tensor, Tensor]]) -> Numbers:
     both, overlaps, zero_maps, start = [], [], 0, 0
-    objects = _OnObjects(sample)
+    objects = OnObjects(sample)
     for images, labels in batches:
         probabilities = question.probabilities(images)
         both.append(true_and_confusing(probabilities, labels))
@@ -133,7 +127,7 @@ def _all_images(question: Question, sample: Sample, batches: Iterable[tuple[Tens
         maps = question.maps(images, classes)
         overlaps.append(overlap(maps[:, 0], maps[:, 1]))
         zero_maps += int((maps[:, 0].amax((1, 2)) <= 0).sum())
-        objects.add(slice(start, start + len(labels)), maps[:, 0], labels)
+        objects.add(slice(start, start + len(labels)), {"localisation": maps[:, 0]}, labels)
         start += len(labels)
     true, confusing = torch.cat(both, 1).cpu().numpy()
     found = separation(true, confusing, num_points=NUM_CHART_POINTS)
@@ -147,51 +141,6 @@ def _all_images(question: Question, sample: Sample, batches: Iterable[tuple[Tens
         **objects.numbers(),
         "chart": {name: getattr(found, name).round(6).tolist() for name in curves},
     }
-
-
-class _OnObjects:
-    """The localisation numbers of maps and of the centre Gaussian, on the images of a sample that have an object."""
-
-    def __init__(self, sample: Sample) -> None:
-        self.sample = sample
-        self.of_maps, self.of_middle = Located(), Located()
-        self.num_located = 0
-
-    def add(self, places: slice, maps: Float[Tensor, "images h w"], labels: Int64[Tensor, "images"]) -> None:
-        """Count the images at these places of the sample."""
-        if self.sample.objects is None or self.sample.paths is None:
-            return
-        size = self.sample.image_size
-        found = [self.sample.objects.find(path, size) for path in self.sample.paths[places]]
-        kept = [number for number, (mask, _) in enumerate(found) if mask.any()]
-        if not kept:
-            return
-        self.num_located += len(kept)
-        masks, boxes = np.stack([found[number][0] for number in kept]), [found[number][1] for number in kept]
-        large = upsampled(maps, (size, size)).cpu().numpy()[kept]
-        middle = np.broadcast_to(centre_gaussian(size, size), large.shape)
-        for located, shown in ((self.of_maps, large), (self.of_middle, middle)):
-            located.add(shown, masks, boxes, labels.cpu().numpy()[kept])
-
-    def numbers(self) -> Numbers:
-        """Return what `evaluate_maps` says of objects."""
-        objects = self.sample.objects
-        if objects is None or not self.num_located:
-            why = NO_OBJECTS if objects is None else f"no image of {self.sample.name} is among the {objects.kind}"
-            return {"objects": None, "num_located": 0, "left_out": {"localisation": why}}
-        size = self.sample.image_size
-        too_small = f"they are too large a part of the {size} px that the network sees"
-        left_out = {f"pointing_{pixels}px": too_small for pixels in TOLERANCES if pixels not in tolerances(size)}
-        if objects.masks is not None:
-            left_out["max_box_acc"] = NO_BOXES
-        return {
-            "objects": objects.kind,
-            "num_located": self.num_located,
-            "boxes_without_area": objects.without_area,
-            "localisation": self.of_maps.numbers(),
-            "centre_gaussian": self.of_middle.numbers(),
-            "left_out": left_out,
-        }
 
 
 def _slow(question: Question, batches: Iterable[tuple[Tensor, Tensor]]) -> Numbers:

@@ -95,7 +95,7 @@ def sample_of(source: str, classes: Sequence[str], image_size: int) -> Sample:
         root = root / "images" if _is_beside_objects(root / "images") else root
         (paths, names), objects = _listed(root), objects_of(root)
     labels = _numbers(names, classes, source)
-    return Sample(Path(source).resolve().name, _read(paths, labels, image_size), tuple(paths), objects)
+    return Sample(Path(source).resolve().name, read_files(paths, labels, image_size), tuple(paths), objects)
 
 
 def objects_of(root: Path) -> Objects | None:
@@ -169,7 +169,12 @@ def _numbers(names: Sequence[str], classes: Sequence[str], source: str) -> Int64
     return torch.tensor([places[name] for name in names])
 
 
-def _read(paths: Sequence[Path], labels: Int64[Tensor, "count"], image_size: int) -> Split:
+def read_files(paths: Sequence[Path], labels: Int64[Tensor, "count"], image_size: int) -> Split:
+    """Return the squares of image files, as a run of that size sees them: small ones in memory.
+
+    Raises:
+        InputError: if an image that is held in memory cannot be read.
+    """
     if image_size > LARGEST_IN_MEMORY:
         return ImageFiles(tuple(paths), labels, image_size)
     return ImageArray(to_channels_first(np.stack([_square(path, image_size) for path in paths])), labels)

@@ -73,7 +73,7 @@ class Objects:
             return _mask_of(self.masks / name.with_suffix(".png"), path, size), np.zeros((0, 4), dtype=np.int64)
         assert self.boxes is not None
         given = self.boxes.get(name.as_posix(), ())
-        boxes = boxes_in_square(given, _upright_size(path), size) if given else np.zeros((0, 4), dtype=np.int64)
+        boxes = boxes_in_square(given, upright_size(path), size) if given else np.zeros((0, 4), dtype=np.int64)
         return filled(boxes, size), boxes
 
 
@@ -182,7 +182,7 @@ def _mask_of(path: Path, image: Path, size: int) -> Mask:
         raise InputError(f"mask {path} cannot be read ({error}): mend it or remove it") from error
     if pixels.ndim == 3:
         pixels = pixels.any(2)
-    width, height = _upright_size(image)
+    width, height = upright_size(image)
     if pixels.shape != (height, width):
         found = f"{pixels.shape[1]} x {pixels.shape[0]}"
         raise InputError(f"mask {path} has {found} pixels, but its image {width} x {height}: they must be equal")
@@ -192,7 +192,7 @@ def _mask_of(path: Path, image: Path, size: int) -> Mask:
     return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR, box=seen)) >= 128
 
 
-def _upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path) -> tuple[int, int]:
     """Return width and height of an image as it is seen, which a camera's note may turn."""
     with opened(path) as image:
         width, height = image.size
