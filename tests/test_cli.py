@@ -70,6 +70,24 @@ def test_compare_prints_table_and_sentences_and_report_makes_the_page_again(heed
     assert "2 of 2 runs" in printed
 
 
+def test_compare_and_run_evaluate_what_is_wanted(heedful, squares, tmp_path):
+    out = tmp_path / "out"
+    code, printed, err = heedful("compare", "none", *small(squares, out, "--evaluate", "classification"))
+    assert code == 0, printed + err
+    assert "evaluating: classification of none, seed 0" in printed
+    assert "--evaluate classification" in (out / "recipe.yaml").read_text()
+    words = ["--evaluate", f"classification={squares}", "--evaluate", "classification=digits"]
+    code, printed, err = heedful("run", out / "recipe.yaml", "--out", out, "--jobs", 1, "--device", "cpu", *words)
+    assert code == 2
+    assert "1 of 1 runs" in printed
+    assert printed.count("evaluating: ") == 1  # the first is of the run's own data, and known
+    assert "classification of none, seed 0: digits has other classes than the run" in err
+    code, _, err = heedful("compare", "none", *small(squares, tmp_path / "new", "--evaluate", "transfer"))
+    assert code == 2
+    assert "transfer needs other data" in err
+    assert not (tmp_path / "new").exists()
+
+
 def test_every_option_of_compare_reaches_the_settings(heedful, squares, tmp_path):
     options = {
         "batch_size": 16, "learning_rate": 0.02, "weight_decay": 5e-4, "schedule": "cosine", "augment": "flip,crop",

@@ -1,6 +1,7 @@
 """A folder of runs: carried on, extended, refused; and one true kill."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from heedful import InputError
 from heedful.experiment import carry_out, compare
 from heedful.train.recipe import compare_recipe
 from heedful.train.run import Machine, is_done, runs_of
-from tests.data_made import bright_squares
+from tests.data_made import bright_squares, many_squares
 
 CPU = Machine(device="cpu", num_workers=0)
 TIMES = ("train_seconds", "epoch_seconds", "inference_seconds")
@@ -194,3 +195,70 @@ def children_of(session):
         if int(fields[3]) == session and fields[0] != "Z" and int(stat.parent.name) != os.getpid():
             running.append(stat.parent.name)
     return running
+
+
+def stamps(out, name):
+    return {path.parent.parent.name: path.stat().st_mtime_ns for path in out.rglob(name)}
+
+
+def test_finished_runs_are_evaluated_once_and_shown(make, squares, tmp_path):
+    out, told = tmp_path / "out", []
+    other = str(bright_squares(tmp_path / "other.npz", seed=1))
+    carry_out(make("none"), out, machine=CPU, evaluate=["classification"], tell=told.append)
+    assert told == ["evaluating: classification of none, seed 0"]
+    (first,) = stamps(out, "classification.json").values()
+    wanted = ["classification", f"classification={other}"]
+    carry_out(make("none", "se"), out, machine=CPU, evaluate=wanted, tell=told.append)
+    assert told[1:] == [
+        "evaluating: classification of se, seed 0",
+        "evaluating: classification of none, seed 0",
+        "evaluating: classification of se, seed 0",
+    ]
+    assert stamps(out, "classification.json")["none"] == first
+    carry_out(make("none", "se"), out, machine=CPU, evaluate=wanted, tell=told.append)
+    assert len(told) == 4
+    with (out / "evaluations.csv").open() as file:
+        rows = [(line["row"], line["data"]) for line in csv.DictReader(file)]
+    assert rows == [("none", "squares"), ("none", "other"), ("se", "squares"), ("se", "other")]
+    for line in lines(out):  # what is measured again is what training measured
+        with (out / "runs" / line["row"] / "seed-0" / "classification.json").open() as file:
+            assert json.load(file)["error"] == float(line["test_error"])
+    assert "evaluate" not in (out / "recipe.yaml").read_text()
+
+
+def test_only_the_runs_asked_for_are_evaluated(make, tmp_path):
+    out = tmp_path / "out"
+    recipe = make("none", "se")
+    carry_out(recipe, out, machine=CPU)
+    carry_out(recipe, out, machine=CPU, only=runs_of(recipe)[1:], evaluate=["classification"])
+    assert set(stamps(out, "classification.json")) == {"se"}
+
+
+@pytest.mark.parametrize("wanted", ["robust", "transfer", "maps=missing/"])
+def test_evaluations_are_checked_before_the_first_step(make, tmp_path, wanted):
+    with pytest.raises(InputError):
+        carry_out(make("none"), tmp_path / "out", machine=CPU, evaluate=["classification", wanted])
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_with_several_classes_are_refused_before_the_first_step(make, tmp_path):
+    recipe = make("none", data=str(many_squares(tmp_path / "several.npz")))
+    with pytest.raises(InputError, match="several classes each, which maps cannot take"):
+        carry_out(recipe, tmp_path / "out", machine=CPU, evaluate=["maps"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_that_fails_names_the_run_and_keeps_the_others(make, tmp_path):
+    out = tmp_path / "out"
+    recipe = make("none", "se")
+    carry_out(recipe, out, machine=CPU)
+    (out / "runs" / "none" / "seed-0" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"classification of none, seed 0: .* is missing"):
+        carry_out(recipe, out, machine=CPU, evaluate=["classification"])
+    assert set(stamps(out, "classification.json")) == {"se"}
+    assert "classification on squares" in (out / "evaluations.md").read_text()
+
+
+def test_compare_evaluates(squares, tmp_path):
+    heedful.compare(["none"], data=squares, seeds=1, epochs=1, out=tmp_path / "out", evaluate=["classification"])
+    assert "classification on squares" in (tmp_path / "out" / "index.html").read_text()

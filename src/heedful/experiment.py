@@ -1,19 +1,26 @@
 """An experiment: a recipe's runs in one folder, carried on where they stopped, and the report on them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from heedful import data as images
 from heedful import files
 from heedful.errors import InputError
+from heedful.evaluate.cost import chosen_device
+from heedful.evaluate.evaluations import evaluate_run, is_evaluated, write
+from heedful.evaluate.runs import read_run
+from heedful.evaluate.wanted import Wanted, check_labels, parse
 from heedful.report import Experiment
 from heedful.report import write as write_report
-from heedful.train.prepare import check_run
+from heedful.train.prepare import check_run, load_data
 from heedful.train.queue import execute_all
 from heedful.train.recipe import Recipe, compare_recipe, from_plain, to_plain
 from heedful.train.run import Machine, Report, Run, is_done, runs_of
@@ -31,6 +38,7 @@ def compare(
     out: str | Path,
     settings: Mapping[str, Any] | None = None,
     jobs: int = 1,
+    evaluate: Iterable[str] = (),
 ) -> Experiment:
     """Train every variant on the same seeds and say honestly whether the attention helped.
 
@@ -46,6 +54,8 @@ def compare(
         out: folder for the runs and the report.
         settings: further fields of `heedful.train.settings.Settings`, e.g. `{"learning_rate": 0.05}`.
         jobs: number of runs at a time, as processes; more than 1 needs `if __name__ == "__main__":` in a script.
+        evaluate: what to measure of every finished run, e.g. `["robustness", "segmentation=horses/"]`, on the run's
+            test images or on the data after =; see `heedful.evaluate.protocols.PROTOCOLS`.
 
     Returns:
         What was written to `out`: see `heedful.report`.
@@ -55,7 +65,7 @@ def compare(
     """
     chosen = {**(settings or {}), "data": data, "model": model, "epochs": epochs}
     recipe = compare_recipe(variants, chosen, num_seeds=seeds, first_seed=0)
-    return carry_out(recipe, Path(out), jobs=jobs)
+    return carry_out(recipe, Path(out), jobs=jobs, evaluate=evaluate)
 
 
 def carry_out(
@@ -66,6 +76,8 @@ def carry_out(
     machine: Machine = THIS_MACHINE,
     only: Iterable[Run] | None = None,
     report: Report = lambda progress: None,
+    evaluate: Iterable[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Experiment:
     """Execute a recipe's unfinished runs in the folder `out`, write the report there, and return what it is made from.
 
@@ -77,23 +89,50 @@ def carry_out(
         machine: where.
         only: the runs to execute now; None: all.
         report: called with progress.
+        evaluate: as for `compare`; what was found earlier is not measured again.
+        tell: called before each evaluation of a run, with what is done.
 
     Raises:
-        InputError: before the first step, if the folder or the data cannot be used; at the end, if a run diverged.
+        InputError: before the first step, if the folder or the data cannot be used; at the end, if a run diverged or
+            could not be evaluated.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, but it must be at least 1")
-    pending = [run for run in (runs_of(recipe) if only is None else only) if not is_done(run, out)]
+    wanted = parse(evaluate)
+    chosen = runs_of(recipe) if only is None else list(only)
+    pending = [run for run in chosen if not is_done(run, out)]
     _reconciled(recipe, out)  # before the images, which may take long to read, and are read before anything is written
     for settings, seed in {run.row.settings: run.seed for run in pending}.items():
         check_run(settings, seed)
+        if wanted:
+            check_labels(wanted, load_data(settings, seed))
     with opened(recipe, out):
         messages = execute_all(pending, out, machine=machine, jobs=jobs, report=report)
+        messages += _evaluate(chosen, out, wanted, machine, tell)
         if any(is_done(run, out) for run in runs_of(recipe)):
             experiment = write_report(out)
     if messages:
         raise InputError("\n".join(messages))
     return experiment
+
+
+def _evaluate(
+    runs: Sequence[Run], out: Path, wanted: Sequence[Wanted], machine: Machine, tell: Callable[[str], None]
+) -> list[str]:
+    """Evaluate the finished runs that are not evaluated yet, write what is found, and return what went wrong."""
+    read = functools.lru_cache(maxsize=1)(images.read)  # runs mostly share their data
+    messages = []
+    for run, (on, asked) in ((run, each) for each in wanted for run in runs if is_done(run, out)):
+        what = f"{on} of {run.row.name}, seed {run.seed}"
+        try:
+            trained = read_run(out / run.folder)
+            if not is_evaluated(trained, on, asked):
+                tell(f"evaluating: {what}")
+                found = evaluate_run(trained, on=on, asked=asked, device=chosen_device(machine.device), read=read)
+                write({str(trained.folder): found}, on, asked)
+        except (InputError, OSError, torch.OutOfMemoryError) as error:  # of one run, which the others do not share
+            messages.append(f"{what}: {error}")
+    return messages
 
 
 @contextmanager

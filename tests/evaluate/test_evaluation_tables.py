@@ -2,6 +2,7 @@ import io
 
 from rich.console import Console
 
+from heedful.evaluate.found import Curves, Found, Headline
 from heedful.evaluate.tables import as_rich, notes
 
 MAPS = {
@@ -9,6 +10,10 @@ MAPS = {
     "overlap": None, "insertion": 0.75, "deletion": 0.125, "zero_maps": 9, "randomisation": {"fc": 0.5, "conv1": None},
     "objects": None, "num_located": 0, "left_out": {"localisation": "there is nothing", "max_box_acc": "no boxes"},
 }  # fmt: skip
+
+
+def found_of(*numbers):
+    return {str(place): Found(each, ()) for place, each in enumerate(numbers)}
 
 
 def printed(tables):
@@ -19,7 +24,7 @@ def printed(tables):
 
 
 def test_numbers_that_nothing_has_are_dashes():
-    text = printed(as_rich({"a": MAPS}, "maps"))
+    text = printed(as_rich(found_of(MAPS), "maps"))
     assert "none/seed-0  layer3       9  0.250  0.500        —      0.750     0.125          9" in text
     assert "none/seed-0  0.500      —" in text
     assert "Localisation" not in text
@@ -27,32 +32,67 @@ def test_numbers_that_nothing_has_are_dashes():
 
 def test_parts_of_different_networks_share_a_table():
     other = {**MAPS, "run": "se/seed-0", "randomisation": {"head": 0.25}}
-    text = printed(as_rich({"a": MAPS, "b": other}, "maps"))
+    text = printed(as_rich(found_of(MAPS, other), "maps"))
     assert "run             fc  conv1   head" in text
 
 
 def test_notes_say_what_the_tables_do_not():
-    assert notes({"a": MAPS}) == [
+    assert notes(found_of(MAPS)) == [
         "none/seed-0: the KS distance is the wrong way round: the true class has the lower probabilities",
         "none/seed-0: no localisation, since there is nothing",
         "none/seed-0: no MaxBoxAccV2, since no boxes",
         "none/seed-0: images whose map is 0 everywhere, which points nowhere and has no overlap: 9",
     ]
-    assert notes({"a": {**MAPS, "ks_true_is_higher": True, "left_out": {}, "zero_maps": 0}}) == []
+    assert notes(found_of({**MAPS, "ks_true_is_higher": True, "left_out": {}, "zero_maps": 0})) == []
 
 
 def test_columns_that_no_run_has_are_left_out():
     small = {"pxap": 0.5, "pointing_0px": 0.25}
-    found = {"a": {**MAPS, "objects": "masks", "num_located": 9, "localisation": small, "centre_gaussian": small}}
-    text = printed(as_rich(found, "maps"))
+    one = {**MAPS, "objects": "masks", "num_located": 9, "localisation": small, "centre_gaussian": small}
+    text = printed(as_rich(found_of(one), "maps"))
     assert "pointing" in text
     assert "pointing 15 px" not in text
     assert "0.500 (0.500)  0.250 (0.250)" in text
-    found["b"] = {
-        **found["a"],
+    other = {
+        **one,
         "localisation": {**small, "pointing_15px": 1.0},
         "centre_gaussian": {"pointing_15px": 0.75, **small},
     }
-    assert "1.000 (0.750)" in printed(as_rich(found, "maps"))
-    found["a"]["left_out"] = {"pointing_15px": "they are too many"}
-    assert "none/seed-0: no pointing 15 px, since they are too many" in notes(found)
+    assert "1.000 (0.750)" in printed(as_rich(found_of(one, other), "maps"))
+    one["left_out"] = {"pointing_15px": "they are too many"}
+    assert "none/seed-0: no pointing 15 px, since they are too many" in notes(found_of(one, other))
+
+
+def attacked(run, *headlines, lines=None):
+    numbers = {"run": run, "data": "digits", "num_images": 9}
+    curves = (Curves("Error under attack", "ε, in 255ths", "error, %", (0.0, 8.0), lines),) if lines else ()
+    return Found(numbers, tuple(Headline(name, value, "%", "lower") for name, value in headlines), curves)
+
+
+def test_headlines_have_a_column_each_and_what_a_run_has_not_is_a_dash():
+    found = {
+        "a": attacked("none/seed-0", ("PGD-20 8/255 error", 71.25), ("FGSM 8/255 error", 50.0)),
+        "b": attacked("se/seed-0", ("PGD-20 8/255 error", 7.0)),
+    }
+    lines = printed(as_rich(found, "robustness")).splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "Robustness",
+        "run data images PGD-20 8/255 error % FGSM 8/255 error %",
+        "none/seed-0 digits 9 71.250 50.000",
+        "se/seed-0 digits 9 7.000 —",
+    ]
+
+
+def test_curves_have_a_row_for_each_run_and_line():
+    found = {
+        "a": attacked("none/seed-0", lines={"FGSM": (5.0, 20.5), "PGD-20": (5.0, 80.0)}),
+        "b": attacked("se/seed-0", lines={"FGSM": (6.0, 30.25)}),
+    }
+    lines = printed(as_rich(found, "robustness")).splitlines()
+    assert [" ".join(line.split()) for line in lines[4:]] == [
+        "Error under attack",
+        "run error, % by ε, in 255ths 0 8",
+        "none/seed-0 FGSM 5.00 20.50",
+        "none/seed-0 PGD-20 5.00 80.00",
+        "se/seed-0 FGSM 6.00 30.25",
+    ]

@@ -13,7 +13,9 @@ from PIL import Image
 
 from heedful import InputError, build, cli, load
 from heedful.data import divided, read
-from heedful.evaluate.runs import evaluate_runs, own_images, read_run
+from heedful.evaluate.evaluations import evaluate_runs
+from heedful.evaluate.protocols import Asked
+from heedful.evaluate.runs import own_images, read_run
 from heedful.models.saved import ModelCard, save
 from tests.data_made import bright_squares
 
@@ -94,7 +96,7 @@ def test_skipped_images_do_not_shift_the_paths(tmp_path, photos):
 
 def test_classification_is_the_networks(tmp_path, squares):
     folder = made_run(tmp_path / "none" / "seed-0", squares)
-    found = evaluate_runs([folder])[str(folder)]
+    found = evaluate_runs([folder])[str(folder)].numbers
     sample = own_images(read_run(folder))
     mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.4, 0.5, 0.6), (0.3, 0.2, 0.25)))
     with torch.no_grad():
@@ -105,7 +107,7 @@ def test_classification_is_the_networks(tmp_path, squares):
 
 def test_other_data_and_a_limit(tmp_path, squares, photos):
     folder = made_run(tmp_path / "run", squares, size=16)
-    found = evaluate_runs([folder], source=str(photos), limit=6)[str(folder)]
+    found = evaluate_runs([folder], asked=Asked(source=str(photos), limit=6))[str(folder)].numbers
     assert (found["num_images"], found["data"]) == (6, "photos")
 
 
@@ -114,7 +116,8 @@ def test_other_data_and_a_limit(tmp_path, squares, photos):
 def test_of_a_runs_own_data_only_the_test_images_are_taken(tmp_path, photos, source, size):
     folder = made_run(tmp_path / "run", photos / "images", size=size)
     own, given = (
-        evaluate_runs([folder], on="maps", source=each)[str(folder)] for each in (None, f"{tmp_path}/{source}")
+        evaluate_runs([folder], on="maps", asked=Asked(source=each))[str(folder)].numbers
+        for each in (None, f"{tmp_path}/{source}")
     )
     assert given == own
     assert given["num_images"] == len(own_images(read_run(folder)).split) < 24
@@ -128,7 +131,7 @@ def test_masks_beside_a_runs_own_images_are_found(tmp_path, photos):
         mask.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.eye(16, dtype=np.uint8)).save(mask)
     folder = made_run(tmp_path / "run", photos / "images", size=16)
-    found = evaluate_runs([folder], on="maps", source=str(photos))[str(folder)]
+    found = evaluate_runs([folder], on="maps", asked=Asked(source=str(photos)))[str(folder)].numbers
     assert (found["objects"], found["num_located"]) == ("masks", found["num_images"])
     assert found["num_images"] < 24
 
@@ -157,7 +160,7 @@ def test_data_of_several_runs_are_read_once(tmp_path, squares, monkeypatch):
 
 def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path, squares):
     folders = [made_run(tmp_path / name, squares) for name in ("a/none/seed-0", "b/none/seed-0", "b/none/seed-1")]
-    names = [numbers["run"] for numbers in evaluate_runs(folders).values()]
+    names = [found.numbers["run"] for found in evaluate_runs(folders).values()]
     assert names == [str(folders[0]), str(folders[1]), "none/seed-1"]
 
 
@@ -167,7 +170,7 @@ def test_a_network_saved_without_a_run_needs_data(tmp_path, squares):
     (folder / "result.json").unlink()
     with pytest.raises(InputError, match="give --data"):
         evaluate_runs([folder])
-    assert evaluate_runs([folder], source=str(squares))[str(folder)]["num_images"] == 60
+    assert evaluate_runs([folder], asked=Asked(source=str(squares)))[str(folder)].numbers["num_images"] == 60
 
 
 def damaged(folder):
@@ -222,15 +225,15 @@ def test_the_command_prints_a_row_for_each_run_and_writes_files(heedful, tmp_pat
     folders = [made_run(tmp_path / "none" / f"seed-{seed}", squares, size=16, seed=seed) for seed in (0, 1)]
     code, out, err = heedful(*folders, "--on", "maps", "--data", photos, "--limit", 6)
     assert code == 0, out + err
-    found = [json.loads((folder / "maps.json").read_text()) for folder in folders]
+    found = [json.loads((folder / "maps-photos.json").read_text()) for folder in folders]
     for numbers in found:
         assert len(re.findall(rf"^{numbers['run']} ", out, re.MULTILINE)) == 3
         assert f"{numbers['localisation']['pxap']:.3f} ({numbers['centre_gaussian']['pxap']:.3f})" in out
         assert f"{numbers['run']}: boxes without area, left out, in all the data: 1" in out
         assert f"{numbers['ks']:.3f}" in out
-    with Image.open(folders[0] / "ks.png") as chart:
+    with Image.open(folders[0] / "ks-photos.png") as chart:
         assert chart.size[0] > 300
-    assert "seed-1/ks.png" in out
+    assert "seed-1/ks-photos.png" in out
 
 
 def test_what_was_found_of_a_run_stays_if_a_later_one_fails(heedful, tmp_path, squares):

@@ -12,9 +12,10 @@ from PIL import Image
 
 from heedful import build
 from heedful.evaluate.baselines import centre_gaussian
+from heedful.evaluate.evaluations import evaluate_runs
 from heedful.evaluate.localisation import average_precision, pixel_counts
 from heedful.evaluate.object_data import objects_of, sample_of
-from heedful.evaluate.runs import evaluate_runs
+from heedful.evaluate.protocols import Asked
 from heedful.models.saved import ModelCard, save
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -77,7 +78,7 @@ def test_a_run_on_horses(horses, tmp_path):
         ModelCard("cifar_resnet8", "none", None, ("cow", "horse"), 32, (0.5,) * 3, (0.25,) * 3),
         folder,
     )
-    found = evaluate_runs([folder], on="maps", source=str(horses))[str(folder)]
+    found = evaluate_runs([folder], on="maps", asked=Asked(source=str(horses)))[str(folder)].numbers
     assert found["num_located"] == NUM_HORSES
     assert 0 < found["localisation"]["pxap"] < 1
     assert "15px" not in str(found["centre_gaussian"])

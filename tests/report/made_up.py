@@ -174,3 +174,24 @@ def write_experiment(folder, **others):
             elif (i, seed) not in ((1, 4), (5, 0)):
                 write_run(folder, row, seed, round(6.0 + 0.3 * np.sin(seed) + shift + noise[i, seed], 2))
     return folder
+
+
+def write_evaluation(folder, row, seed, headlines, *, protocol="robustness", data="digits", source="", **others):
+    """Write what `heedful evaluate` leaves in a run's folder: headlines are (name, value, unit, better)."""
+    stem = f"{protocol}-{source}" if source else protocol
+    content = {
+        "run": f"{row['name']}/seed-{seed}", "data": data, "num_images": 179, "protocol": protocol, "source": None,
+        "options": {"limit": None, "epsilons": [0.0, 8 / 255], "steps": 20, "corruptions": False},
+        "headlines": [dict(zip(("name", "value", "unit", "better"), each, strict=True)) for each in headlines],
+        "curves": [], "pictures": {}, "heedful": "0.1.0", **others,
+    }  # fmt: skip
+    path = run_folder(folder, row, seed) / f"{stem}.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def made_up_curves(*values, title="Error under attack"):
+    """Curves over ε of two attacks, the second twice the first."""
+    lines = {"FGSM": list(values), "PGD-20": [2 * value for value in values]}
+    return [{"title": title, "x_name": "ε, in 255ths", "y_name": "error, %", "x": list(range(len(values))),
+             "lines": lines}]  # fmt: skip

@@ -1,11 +1,14 @@
 """All numbers of `heedful.evaluate.localisation` over any number of images, gathered batch by batch."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
 
+from heedful.evaluate.baselines import centre_gaussian
+from heedful.evaluate.found import Numbers
 from heedful.evaluate.localisation import (
     DELTAS,
     NUM_BINS,
@@ -17,12 +20,17 @@ from heedful.evaluate.localisation import (
     pixel_counts,
     pointing_hits,
 )
+from heedful.evaluate.object_data import Sample
+from heedful.maps.processing import upsampled
 
 TOLERANCES = (0, 15)
 """Of the pointing game, in pixels of the square that the network sees."""
 
 SMALLEST_SIDE = 112
 """Of a square on which 15 pixels are counted: half of the usual 224. Of one of 32 they reach nearly everywhere."""
+
+NO_OBJECTS = "the data have neither boxes.csv nor masks/"
+NO_BOXES = "the data have masks, but no boxes"
 
 
 class Located:
@@ -80,6 +88,58 @@ class Located:
             each = zip(DELTAS, accuracies.tolist(), strict=True)
             found |= {f"max_box_acc_{round(100 * delta)}": accuracy for delta, accuracy in each}
         return found
+
+
+class OnObjects:
+    """The numbers of `Located` for maps and for the centre Gaussian, on the images of a sample that have an object."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self.located: dict[str, Located] = defaultdict(Located)
+        self.num_located = 0
+
+    def add(
+        self, places: slice, maps: Mapping[str, Float[Tensor, "images _ _"]], labels: Int64[Tensor, "images"]
+    ) -> None:
+        """Count the images at these places of the sample.
+
+        Args:
+            places: of the images.
+            maps: name -> a map for each image, of any size and scale; in every batch the same names.
+            labels: the true classes.
+        """
+        if self.sample.objects is None or self.sample.paths is None:
+            return
+        size = self.sample.image_size
+        found = [self.sample.objects.find(path, size) for path in self.sample.paths[places]]
+        kept = [number for number, (mask, _) in enumerate(found) if mask.any()]
+        if not kept:
+            return
+        self.num_located += len(kept)
+        masks, boxes = np.stack([found[number][0] for number in kept]), [found[number][1] for number in kept]
+        large = {name: upsampled(each, (size, size)).cpu().numpy()[kept] for name, each in maps.items()}
+        large["centre_gaussian"] = np.broadcast_to(centre_gaussian(size, size), masks.shape)
+        for name, shown in large.items():
+            self.located[name].add(shown, masks, boxes, labels.cpu().numpy()[kept])
+
+    def numbers(self) -> Numbers:
+        """Return `objects`, boxes or masks or None, `num_located`, `left_out`, and by name the numbers of the maps."""
+        objects = self.sample.objects
+        if objects is None or not self.num_located:
+            why = NO_OBJECTS if objects is None else f"no image of {self.sample.name} is among the {objects.kind}"
+            return {"objects": None, "num_located": 0, "left_out": {"localisation": why}}
+        size = self.sample.image_size
+        too_small = f"they are too large a part of the {size} px that the network sees"
+        left_out = {f"pointing_{pixels}px": too_small for pixels in TOLERANCES if pixels not in tolerances(size)}
+        if objects.masks is not None:
+            left_out["max_box_acc"] = NO_BOXES
+        return {
+            "objects": objects.kind,
+            "num_located": self.num_located,
+            "boxes_without_area": objects.without_area,
+            **{name: located.numbers() for name, located in self.located.items()},
+            "left_out": left_out,
+        }
 
 
 def tolerances(side: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from heedful.evaluate.maps import Numbers
+from heedful.evaluate.found import Curves, Found, Numbers
 
 LOCALISATION = {
     "PxAP": "pxap", "PxAP per image": "pxap_per_image", "MaxBoxAccV2": "max_box_acc", "pointing": "pointing_0px",
@@ -15,8 +15,11 @@ LOCALISATION = {
 HEADINGS = {key: heading for heading, key in LOCALISATION.items()}
 
 
-def as_rich(found: Mapping[str, Numbers], on: str) -> list[Table]:
-    """Return the tables for the terminal, a row for each run."""
+def as_rich(everything: Mapping[str, Found], on: str) -> list[Table]:
+    """Return the tables for the terminal, a row for each run, and those of the curves, a row for each line."""
+    found = {folder: each.numbers for folder, each in everything.items()}
+    if on not in ("classification", "maps"):
+        return [_headlines(on, everything), *_curves(everything)]
     if on == "classification":
         precision = {"mAP %": "map"} if any("map" in numbers for numbers in found.values()) else {}
         columns = {"images": "num_images", "error %": "error", **precision, "loss": "loss"}
@@ -31,8 +34,9 @@ def as_rich(found: Mapping[str, Numbers], on: str) -> list[Table]:
     return tables
 
 
-def notes(found: Mapping[str, Numbers]) -> list[str]:
+def notes(everything: Mapping[str, Found]) -> list[str]:
     """Return in lines what was left out and why, and what else a reader of the tables must know."""
+    found = {folder: each.numbers for folder, each in everything.items()}
     wrong_way = "the KS distance is the wrong way round: the true class has the lower probabilities"
     lines = [
         f"{numbers['run']}: {wrong_way}" for numbers in found.values() if not numbers.get("ks_true_is_higher", True)
@@ -53,6 +57,35 @@ def notes(found: Mapping[str, Numbers]) -> list[str]:
         if numbers.get(key)
     ]
     return lines
+
+
+def _headlines(on: str, everything: Mapping[str, Found]) -> Table:
+    columns = list(dict.fromkeys((h.name, h.unit) for found in everything.values() for h in found.headlines))
+    table = _blank(on.capitalize(), ["run", "data", "images", *(f"{name} {unit}".rstrip() for name, unit in columns)])
+    for found in everything.values():
+        values = {(h.name, h.unit): h.value for h in found.headlines}
+        cells = [_cell(values.get(column)) for column in columns]
+        table.add_row(escape(found.numbers["run"]), escape(found.numbers["data"]),
+                      _cell(found.numbers.get("num_images")), *cells)  # fmt: skip
+    return table
+
+
+def _curves(everything: Mapping[str, Found]) -> list[Table]:
+    """Return a table for each kind of curve: lines one below the other, a column for each place on the axis."""
+    kinds: dict[tuple[str, tuple[float, ...]], list[tuple[str, Curves]]] = {}
+    for found in everything.values():
+        for curves in found.curves:
+            kinds.setdefault((curves.title, curves.x), []).append((found.numbers["run"], curves))
+    return [_of_curves(title, x, runs) for (title, x), runs in kinds.items()]
+
+
+def _of_curves(title: str, x: tuple[float, ...], runs: Sequence[tuple[str, Curves]]) -> Table:
+    first = runs[0][1]
+    table = _blank(title, ["run", f"{first.y_name} by {first.x_name}", *(f"{place:g}" for place in x)])
+    for run, curves in runs:
+        for name, values in curves.lines.items():
+            table.add_row(escape(run), escape(name), *(f"{value:.2f}" for value in values))
+    return table
 
 
 def _table(title: str, found: Mapping[str, Numbers], columns: Mapping[str, str]) -> Table:

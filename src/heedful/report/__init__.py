@@ -12,6 +12,8 @@ __all__ = ["Experiment", "read", "write"]
 def write(out: Path) -> Experiment:
     """Write `index.html`, `results.csv`, `table.md` and `table.tex` from an experiment's results, and return these.
 
+    Where runs were evaluated, `evaluations.csv` and `evaluations.md` too.
+
     Each file is replaced in one step: whoever reads it meanwhile sees the old one or the new one, whole.
 
     Args:
@@ -20,6 +22,7 @@ def write(out: Path) -> Experiment:
     Raises:
         InputError: if the folder holds no finished run, a file in it is damaged, or it is not writable.
     """
+    from heedful.report import summary
     from heedful.report.formats import as_latex, as_markdown
     from heedful.report.page import page
     from heedful.report.tables import as_csv, compare
@@ -30,6 +33,7 @@ def write(out: Path) -> Experiment:
         "results.csv": as_csv(experiment),
         "table.md": "\n".join(f"### {group.title}\n\n{as_markdown(rows)}" for group, rows in tables),
         "table.tex": "\n".join(as_latex(rows, f"{experiment.title}: {group.title}") for group, rows in tables),
+        **summary.files(experiment),
         "index.html": page(experiment),
     }
     for name, text in contents.items():

@@ -137,7 +137,7 @@ def training_curves(group: Group, look: Mapping[str, Look]) -> Figure:
             axes.xaxis.get_major_locator().set_params(integer=True)
         handles, labels = panels[0, 0].get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=_legend_columns(labels))
+            figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
         return figure
 
 
@@ -216,7 +216,8 @@ def _spread(panels: Sequence[Axes], scale: str) -> None:
         axes.set_ylim(low / 1.15, high * 1.15)
 
 
-def _legend_columns(labels: Sequence[str]) -> int:
+def legend_columns(labels: Sequence[str]) -> int:
+    """Return how many of these labels stand beside each other in a legend of the page's width."""
     return max(1, min(len(labels), int(110 / (8 + max(len(line) for label in labels for line in label.split("\n"))))))
 
 

@@ -89,7 +89,7 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
     """Return a GitHub-flavoured Markdown table, numbers right-aligned."""
     written = columns(comparisons)
     cells = [[column.heading for column in written], *zip(*(column.cells for column in written), strict=True)]
-    lines = ["| " + " | ".join(_markdown(cell) for cell in line) + " |" for line in cells]
+    lines = ["| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in cells]
     rule = "|" + "|".join(" :-- " if column.is_text else " --: " for column in written) + "|"
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
@@ -166,7 +166,8 @@ def _times(ratio: float) -> str:
     return numbers.NOTHING if math.isnan(ratio) else f"{ratio:.2f}×"
 
 
-def _markdown(cell: str) -> str:
+def markdown_cell(cell: str) -> str:
+    """Return plain text as it stands in a cell of a Markdown table."""
     # Names may hold anything; a bar would end the cell, an angle bracket begin HTML.
     cell = " ".join(cell.split())
     for special in "\\|<>*_`":

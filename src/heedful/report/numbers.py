@@ -16,11 +16,12 @@ def signed(value: float, digits: int = 2) -> str:
     return ("+" if value > 0 else MINUS) + text
 
 
-def mean_and_deviation(summary: Summary | None) -> str:
+def mean_and_deviation(summary: Summary | None, digits: int = 2) -> str:
     """Return "5.12 ± 0.21"; a single seed has no deviation."""
     if summary is None:
         return NOTHING
-    return f"{summary.mean:.2f}" + ("" if math.isnan(summary.deviation) else f" ± {summary.deviation:.2f}")
+    deviation = "" if math.isnan(summary.deviation) else f" ± {summary.deviation:.{digits}f}"
+    return f"{summary.mean:.{digits}f}".replace("-", MINUS) + deviation
 
 
 def interval(summary: Summary | None) -> str:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from heedful.report import numbers, sentences
+from heedful.report.evaluated import evaluations
 from heedful.report.figures import Look, looks
 from heedful.report.formats import Column, columns, gaps
 from heedful.report.parts import Part, charts, evidence
 from heedful.report.results import Experiment, Group, Row, scaled
+from heedful.report.summary import Table, table
 from heedful.report.tables import Comparison, compare
 from heedful.report.template import rendered
 
@@ -26,6 +28,7 @@ class Section:
     sentences: list[str]
     columns: list[Column]
     notes: list[str]
+    evaluations: Table | None
     parts: list[Part]
 
 
@@ -58,7 +61,8 @@ def _section(group: Group, look: Mapping[str, Look], anchor: str) -> Section:
         sentences=[sentences.sentence(comparison, comparisons[0]) for comparison in comparisons],
         columns=columns(comparisons),
         notes=sentences.notes(group, comparisons),
-        parts=[*charts(group, comparisons, look), *evidence(group, look)],
+        evaluations=table(group),
+        parts=[*charts(group, comparisons, look), *evidence(group, look), *evaluations(group, look)],
     )
 
 

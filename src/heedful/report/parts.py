@@ -20,20 +20,22 @@ NUM_IMAGES = 6
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the page: its data URI, what it shows in words, and its width in pixels."""
+    """An image of the page: its data URI, what it shows in words, its width in pixels, and what stands above it."""
 
     source: str
     alternative: str
     width: int
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A titled part of a section: a caption that tells how to read the pictures, and these."""
+    """A titled part of a section: a caption that tells how to read the pictures, and these, to unfold if `folded`."""
 
     title: str
     caption: str
     pictures: list[Picture]
+    folded: bool = False
 
 
 def charts(group: Group, comparisons: list[Comparison], look: Mapping[str, Look]) -> list[Part]:
@@ -46,7 +48,7 @@ def charts(group: Group, comparisons: list[Comparison], look: Mapping[str, Look]
         caption += " An empty diamond is the paper's value."
     caption += f" Right: the difference to {group.rows[0].label}, seed by seed"
     caption += "; its mean and 95 % interval are pale where it does not count as a difference." if several else "."
-    chart = _svg(figures.seeds(group, comparisons, look), alternatives.of_seeds(comparisons))
+    chart = as_svg(figures.seeds(group, comparisons, look), alternatives.of_seeds(comparisons))
     return [Part("Every seed", caption, [chart]), *_training(group, look)]
 
 
@@ -68,7 +70,7 @@ def _training(group: Group, look: Mapping[str, Look]) -> list[Part]:
     if not any(curves(run) for row in group.rows for run in row.runs):
         return []
     caption = "Lines are means over the finished seeds, bands reach from the lowest to the highest seed."
-    chart = _svg(figures.training_curves(group, look), alternatives.of_curves(group))
+    chart = as_svg(figures.training_curves(group, look), alternatives.of_curves(group))
     return [Part("Training", caption, [chart])]
 
 
@@ -105,7 +107,7 @@ def _channels(group: Group, found: Mapping[str, Mapping[int, Evidence]], look: M
         "Each ridge is as high as its fullest bin."
     )
     variants = {row.label: row.variant for row in group.rows}
-    chart = _svg(channel_weights(histograms, variants, look), alternatives.of_weights(histograms))
+    chart = as_svg(channel_weights(histograms, variants, look), alternatives.of_weights(histograms))
     return [Part("What is ignored: channels", caption, [chart])]
 
 
@@ -125,7 +127,8 @@ def _masks(seed: int, shown: Mapping[str, Evidence], classes: Sequence[str]) -> 
     ]
 
 
-def _svg(figure: Figure, alternative: str) -> Picture:
+def as_svg(figure: Figure, alternative: str) -> Picture:
+    """Return a chart as an image of the page."""
     return _picture("svg+xml", figures.svg(figure), figure, alternative)
 
 
