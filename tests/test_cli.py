@@ -123,7 +123,7 @@ def test_run_takes_a_recipe_only_some_rows_and_a_scale(heedful, squares, tmp_pat
 def test_list(heedful, kind):
     code, out, _ = heedful("list", kind)
     assert code == 0
-    expected = {"models": ["cifar_resnet50", "resnet50"], "variants": ["none", "se-ign3", "cbam-ign1(0.5)"]}
+    expected = {"models": ["cifar_resnet50", "resnet50"], "variants": ["none", "se-ign3", "cbam-ign1(0.5)", "pay2-pc"]}
     assert set(expected.get(kind, ["laakom2021/table1", "laakom2021/table2"])) <= set(out.split())
 
 

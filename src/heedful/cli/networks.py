@@ -29,12 +29,14 @@ def list_names(
     else:
         from heedful.gates import attend, ign1, ign2, ign3
         from heedful.layers import SOURCES
-        from heedful.variant import Part, Variant
+        from heedful.layers.pay_attention import COMPATIBILITIES, AttentivePooling, softmax
+        from heedful.variant import Part, Pay
 
         gates = (attend, ign1(1), ign1(0.5), ign2, ign3)
-        names = ["none", *(str(Variant((Part(layer, gate),))) for layer in SOURCES for gate in gates)]
+        paying = [str(Pay(2, name, gate=gate)) for name in COMPATIBILITIES for gate in (softmax, *gates)]
+        names = ["none", *(str(Part(layer, gate)) for layer in SOURCES for gate in gates), *paying]
         if kind == "layers":
-            names = [f"{name:<13} {source}" for name, source in SOURCES.items()]
+            names = [f"{name:<13} {source}" for name, source in [*SOURCES.items(), ("pay", AttentivePooling.source)]]
     for name in names:
         print(name)
 
