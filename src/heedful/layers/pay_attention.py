@@ -30,6 +30,11 @@ The gates of [L] weigh each place by itself. 1 is the weight of plain average po
 """
 
 
+def _products(local: Tensor, vectors: Tensor) -> Tensor:
+    """Return the product of each place with the vector of its image, (N, 1, H, W); unlike einsum it copies no map."""
+    return torch.bmm(vectors[:, None], local.flatten(2)).unflatten(2, local.shape[2:])
+
+
 class DotProduct(nn.Module):
     """Compatibility c = ⟨l, g⟩, `dp` in [J]: no parameters.
 
@@ -46,7 +51,7 @@ class DotProduct(nn.Module):
         self, local: Float[Tensor, "batch channels height width"], vector: Float[Tensor, "batch channels"]
     ) -> Float[Tensor, "batch 1 height width"]:
         """Return how well each place fits the vector."""
-        return torch.einsum("nchw,nc->nhw", local, vector)[:, None]
+        return _products(local, vector)
 
 
 class ParametrisedCompatibility(nn.Module):
@@ -69,7 +74,7 @@ class ParametrisedCompatibility(nn.Module):
         self, local: Float[Tensor, "batch channels height width"], vector: Float[Tensor, "batch channels"]
     ) -> Float[Tensor, "batch 1 height width"]:
         """Return ⟨u, l⟩ + ⟨u, g⟩, which needs no sum of maps."""
-        return (torch.einsum("nchw,c->nhw", local, self.weight) + (vector @ self.weight)[:, None, None])[:, None]
+        return _products(local, self.weight.expand_as(vector)) + (vector @ self.weight)[:, None, None, None]
 
 
 class AdditiveCompatibility(nn.Module):
@@ -94,7 +99,7 @@ class AdditiveCompatibility(nn.Module):
     ) -> Float[Tensor, "batch 1 height width"]:
         """Return how well each place fits the vector."""
         hidden = torch.tanh(self.local(local) + self.vector(vector)[:, :, None, None])
-        return torch.einsum("nchw,c->nhw", hidden, self.weight)[:, None]
+        return _products(hidden, self.weight.expand(len(hidden), -1))
 
 
 COMPATIBILITIES: dict[str, type[nn.Module]] = {
@@ -180,7 +185,7 @@ class AttentivePooling(nn.Module):
     ) -> Float[Tensor, "batch pooled"]:
         """Return Σ a l."""
         projected = self.local(local)
-        return torch.einsum("nchw,nhw->nc", projected, self._weights(projected, vector)[:, 0])
+        return torch.bmm(projected.flatten(2), self._weights(projected, vector).flatten(1)[:, :, None])[:, :, 0]
 
     def _weights(self, projected: Tensor, vector: Tensor) -> Tensor:
         weights = self.gate(self.compatibility(projected, self.vector(vector)))
