@@ -139,7 +139,7 @@ def test_the_headline_of_classification(tmp_path, run):
 def test_files_say_what_was_asked_and_found(run, made_up):
     asked = Asked(limit=3, steps=7)
     paths = write(evaluate_runs([run.folder], on="robustness", asked=asked), "robustness", asked)
-    assert [path.name for path in paths] == ["robustness.json", "picture.png"]
+    assert [path.name for path in paths] == ["robustness.json", "picture.png", "robustness-curves.png"]
     assert paths[1].read_bytes() == PNG
     content = json.loads(paths[0].read_text())
     assert content.pop("heedful")
@@ -159,8 +159,8 @@ def test_files_of_several_data_lie_beside_each_other(run, made_up, tmp_path):
         asked = Asked(source=source)
         found = evaluate_runs([run.folder], on="robustness", asked=asked)
         written.append([path.name for path in write(found, "robustness", asked)])
-    others = ["robustness-more_squares.json", "picture-more_squares.png"]
-    own = ["robustness.json", "picture.png"]
+    others = ["robustness-more_squares.json", "picture-more_squares.png", "robustness-more_squares-curves.png"]
+    own = ["robustness.json", "picture.png", "robustness-curves.png"]
     assert written == [own, others, own]  # what the run was trained on is its own, by whichever name
 
 
@@ -168,7 +168,11 @@ def test_what_needs_a_source_names_it_though_it_is_the_runs_own(run, monkeypatch
     monkeypatch.setitem(PROTOCOLS, "transfer", Protocol(found_by, ("steps",), needs="a folder"))
     asked = Asked(source=str(squares))
     paths = write(evaluate_runs([run.folder], on="transfer", asked=asked), "transfer", asked)
-    assert [path.name for path in paths] == ["transfer-squares.json", "picture-squares.png"]
+    assert [path.name for path in paths] == [
+        "transfer-squares.json",
+        "picture-squares.png",
+        "transfer-squares-curves.png",
+    ]
 
 
 def test_what_was_found_on_other_data_of_the_same_name_is_kept(run, made_up, tmp_path):
@@ -205,7 +209,7 @@ def test_numbers_are_written_after_their_pictures(run, made_up, monkeypatch):
     written = []
     monkeypatch.setattr(evaluations.files, "write", lambda path, content: written.append(path.name))
     write(found, "robustness")
-    assert written == ["picture.png", "robustness.json"]
+    assert written == ["picture.png", "robustness-curves.png", "robustness.json"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 
 from heedful import data, files
 from heedful.errors import InputError
+from heedful.evaluate.curves import drawn
 from heedful.evaluate.found import Found
 from heedful.evaluate.protocols import PROTOCOLS, Asked, Subject, check
 from heedful.evaluate.runs import Read, TrainedRun, is_own, read_run
@@ -73,7 +74,8 @@ def evaluate_run(
 def write(everything: Mapping[str, Found], on: str, asked: Asked = NOTHING_MORE, out: Path | None = None) -> list[Path]:
     """Write what `evaluate_runs` found: all of it into one file, or of each run into its folder; return the files.
 
-    A run's folder gets `PROTOCOL.json`, or `PROTOCOL-DATA.json` for other data than its own, and pictures beside it.
+    A run's folder gets `PROTOCOL.json`, or `PROTOCOL-DATA.json` for other data than its own, and beside it pictures and
+    curves.
 
     Args:
         everything: by folder.
@@ -122,12 +124,15 @@ def _write_run(folder: Path, found: Found, on: str, asked: Asked) -> list[Path]:
     is_evaluated(run, on, asked)  # so that nothing of other data is lost
     stem = _stem(run, on, asked)
     pictures = {name: f"{name}{stem.removeprefix(on)}.png" for name in found.pictures}
-    for name, content in found.pictures.items():
-        files.write(folder / pictures[name], content)
+    drawings = {pictures[name]: content for name, content in found.pictures.items()}
+    if found.curves:
+        drawings[f"{stem}-curves.png"] = drawn(found.curves)
+    for file, content in drawings.items():
+        files.write(folder / file, content)
     # The numbers last: who finds them finds their pictures.
     path = folder / f"{stem}.json"
     files.write(path, _json({**_plain(found, on, asked), "pictures": pictures}))
-    return [path, *(folder / file for file in pictures.values())]
+    return [path, *(folder / file for file in drawings)]
 
 
 def _plain(found: Found, on: str, asked: Asked) -> dict[str, Any]:

@@ -32,7 +32,7 @@ The gates of [L] weigh each place by itself. 1 is the weight of plain average po
 
 def _products(local: Tensor, vectors: Tensor) -> Tensor:
     """Return the product of each place with the vector of its image, (N, 1, H, W); unlike einsum it copies no map."""
-    return torch.bmm(vectors[:, None], local.flatten(2)).unflatten(2, local.shape[2:])
+    return torch.bmm(vectors[:, None], local.flatten(2)).view(len(local), 1, *local.shape[2:])
 
 
 class DotProduct(nn.Module):
