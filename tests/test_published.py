@@ -91,3 +91,36 @@ def told(values, digits):
 def test_no_committed_result_names_a_path_of_a_machine():
     for path in [*(ROOT / "results").rglob("*.json"), *(ROOT / "benchmarks").rglob("*.json")]:
         assert not re.search(r'"/|/(home|root|work|tmp)/', path.read_text()), path
+
+
+def test_what_attention_brought_is_that_of_the_committed_results():
+    folder = ROOT / "results" / "jetley_cifar10_small"
+    pages = {
+        name: (ROOT / "docs" / f"{name}.md").read_text()
+        for name in ("pay_attention", "robustness", "segmentation", "transfer")
+    }
+    for row, label in {
+        "none": "none",
+        "pay2-pc": "pay2-pc",
+        "pay2-dp": "pay2-dp",
+        "pay2-pc-ign1": "pay2-pc-ign1(0.5)",
+    }.items():
+        runs = [folder / f"runs/{row}/seed-{seed}" for seed in range(3)]
+        result, attacks, figures, art = (
+            [json.loads((run / f"{name}.json").read_text()) for run in runs]
+            for name in ("result", "robustness", "segmentation-horses", "transfer-pacs")
+        )
+        jaccard = {
+            name: told([100 * each["scores"][name]["jaccard"] for each in figures], 1) for name in figures[0]["scores"]
+        }
+        masks = jaccard.get("masks", "—")
+        accuracy = told([each["accuracy"] for each in art], 1)
+        corrupted = told([each["corruption_error"] for each in attacks], 1)
+        fooled = [told([each[attack]["fooling_rates"][1] for each in attacks], 1) for attack in ("fgsm", "pgd")]
+        errors = [told([each[a]["errors"][i] for each in attacks], 1) for a in ("fgsm", "pgd") for i in (1, 4)]
+        clean = told([each["clean_error"] for each in attacks], 1)
+        cells = [told([each["metrics"]["test_error"] for each in result], 2), accuracy, *fooled, corrupted, masks]
+        assert f"| `{label}` | {' | '.join(cells)} | {jaccard['grad-cam']} |" in pages["pay_attention"]
+        assert f"| `{label}` | 3 | {clean} | {' | '.join(errors)} | {corrupted} |" in pages["robustness"]
+        assert f"| {masks} | {jaccard['grad-cam']} | {jaccard['centre_gaussian']} |" in pages["segmentation"]
+        assert f"`{label}`, CIFAR-10, three seeds | PACS in small, new domain | {accuracy} (" in pages["transfer"]

@@ -72,6 +72,7 @@ def test_spellings_of_the_same_variant(text, printed):
         ("pay0-pc", "cannot read 'pay0-pc'; write levels"),
         ("pay2-pd", "unknown compatibility 'pd': did you mean"),
         ("pay2-pc-ign4", "unknown gate 'ign4'"),
+        ("pay2-pc-foo-bar", "cannot read 'foo-bar'; write a gate"),
         ("pay2-pc-ign1", r"the gate ign1 needs its number, like ign1\(0.5\)"),
         ("pay2-pc+se", "pay2-pc decides what the network ends in, so write it last"),
         ("pay2-pc+pay3-dp", "pay2-pc decides what the network ends in, so write it last"),

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock, Timeout
 
@@ -15,7 +14,7 @@ from heedful import data as images
 from heedful import files
 from heedful.errors import InputError
 from heedful.evaluate.cost import chosen_device
-from heedful.evaluate.evaluations import evaluate_run, is_evaluated, write
+from heedful.evaluate.evaluations import MOST_READ, evaluate_run, is_evaluated, write
 from heedful.evaluate.runs import read_run
 from heedful.evaluate.wanted import Wanted, check_labels, parse
 from heedful.report import Experiment
@@ -120,7 +119,7 @@ def _evaluate(
     runs: Sequence[Run], out: Path, wanted: Sequence[Wanted], machine: Machine, tell: Callable[[str], None]
 ) -> list[str]:
     """Evaluate the finished runs that are not evaluated yet, write what is found, and return what went wrong."""
-    read = functools.lru_cache(maxsize=1)(images.read)  # runs mostly share their data
+    read = functools.lru_cache(maxsize=MOST_READ)(images.read)  # runs mostly share their data
     messages = []
     for run, (on, asked) in ((run, each) for each in wanted for run in runs if is_done(run, out)):
         what = f"{on} of {run.row.name}, seed {run.seed}"
@@ -130,7 +129,7 @@ def _evaluate(
                 tell(f"evaluating: {what}")
                 found = evaluate_run(trained, on=on, asked=asked, device=chosen_device(machine.device), read=read)
                 write({str(trained.folder): found}, on, asked)
-        except (InputError, OSError, torch.OutOfMemoryError) as error:  # of one run, which the others do not share
+        except (InputError, OSError, RuntimeError) as error:  # RuntimeError: out of memory, too
             messages.append(f"{what}: {error}")
     return messages
 

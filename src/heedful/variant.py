@@ -17,7 +17,8 @@ from heedful.layers import CONVOLUTIONS, LAYERS
 from heedful.layers.pay_attention import COMPATIBILITIES, softmax
 
 _PAY = re.compile(r"pay\d*(-|$)")
-_PART = re.compile(r"(?P<layer>\w+)(?:-(?P<gate>\w+)(?:\((?P<argument>[^()]*)\))?)?")
+_GATE = re.compile(r"(?P<gate>\w+)(?:\((?P<argument>[^()]*)\))?")
+_PART = re.compile(rf"(?P<layer>\w+)(?:-{_GATE.pattern})?")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,10 @@ def _parse_pay(part: str, text: str) -> Pay:
         raise unknown("compatibility", match["compatibility"], COMPATIBILITIES, where=f"variant {text!r}: ")
     head, gate = "indep" if match["head"] else "concat", softmax
     if match["gate"] is not None:
-        gate = _parse_part(f"se-{match['gate']}", text).gate
+        named = _GATE.fullmatch(match["gate"])
+        if named is None:
+            raise InputError(f"variant {text!r}: cannot read {match['gate']!r}; write a gate, like pay2-pc-ign1(0.5)")
+        gate = _parse_gate(named["gate"], named["argument"], text)
     return Pay(int(match["levels"]), match["compatibility"], head, gate)
 
 

@@ -155,6 +155,20 @@ def test_images_without_gradient_are_found_and_stay(images):
     assert torch.equal(fgsm(Saturated(), images, labels, 0.1, MEAN, DEVIATION).images[0], images[0])
 
 
+class Broken(nn.Module):
+    """Its outputs are finite, and their gradient is not a number: the root of 0, times 0."""
+
+    def forward(self, x):
+        nothing = 0 * x.mean((1, 2, 3))
+        return torch.stack([nothing.sqrt(), nothing], 1)
+
+
+def test_an_image_whose_gradient_is_no_number_was_not_attacked(images):
+    found = fgsm(Broken(), images, torch.tensor([0, 1, 0, 1]), 0.1, MEAN, DEVIATION)
+    assert found.without_gradient.all()
+    assert torch.equal(found.images, images)
+
+
 class Flat(nn.Module):
     """Its outputs have a gradient above grey alone, and the attack leads down there."""
 

@@ -5,11 +5,14 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from PIL import Image
 from scipy.stats import spearmanr
 
 from heedful import InputError, attend, build
+from heedful.evaluate import query
 from heedful.evaluate.query import query_figure, query_masks, query_numbers
+from heedful.maps.overlay import COLOUR_MAP, overlay
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 QUERY = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
@@ -72,7 +75,7 @@ def test_numbers_are_those_of_their_definition(model):
 
 def test_a_gate_of_each_place_keeps_their_order_under_pc():
     model = build("cifar_resnet8", "pay2-pc-attend", num_classes=3).eval()
-    assert model.attention["layer2"].gate == attend
+    assert model.attention["at_layer2"].gate == attend
     own, driven = model.masks(IMAGES), query_masks(model, IMAGES, 3 * QUERY)
     assert all((own[level] - driven[level]).abs().max() > 1e-7 for level in LEVELS)
     ranks = query_numbers(own, driven)["rank_correlation"]
@@ -84,6 +87,17 @@ def test_networks_that_no_query_can_drive():
         query_masks(build("cifar_resnet8", "pay2-pc", num_classes=3), IMAGES, QUERY)
     with pytest.raises(InputError, match=r"has no global vector .* such as the variant pay2-dp"):
         query_masks(build("cifar_resnet8", "cbam", num_classes=3), IMAGES, QUERY)
+
+
+def test_the_pictures_are_of_the_own_mask_the_driven_one_and_their_difference():
+    image = np.zeros((128, 128, 3), dtype=np.uint8)
+    own, driven = torch.zeros(4, 4), torch.zeros(4, 4)
+    own[:, :2], driven[:, 2:] = 1, 3
+    shown = [picture for _, _, picture in query._pictures(image, "layer2", own, driven, -1.0)]
+    np.testing.assert_array_equal(shown[0], overlay(image, own.numpy()))
+    np.testing.assert_array_equal(shown[1], overlay(image, driven.numpy() / 3))
+    brightest = np.rint(255 * np.array(colormaps[COLOUR_MAP](1.0)[:3]))
+    np.testing.assert_allclose(shown[2].reshape(-1, 3), np.broadcast_to(brightest, (128 * 128, 3)), atol=1)
 
 
 def test_the_figure_and_what_it_refuses(model):

@@ -177,7 +177,14 @@ def test_what_tables_figures_and_files_get(network, sample):
 
 @pytest.mark.parametrize(
     ("epsilons", "name"),
-    [((0, 0.01, 0.05), "0.01"), ((0.25, 0.5), "0.25"), ((0, 1 / 255), "1/255"), ((0, 8 / 255, 9 / 255), "8/255")],
+    [
+        ((0, 0.01, 0.05), "0.01"),
+        ((0.25, 0.5), "0.25"),
+        ((0, 1 / 255), "1/255"),
+        ((0, 8 / 255, 9 / 255), "8/255"),
+        ((0, 0.1, 0.3), "0.1"),
+        ((0,), "0"),
+    ],
 )
 def test_the_headline_is_at_8_of_255_or_next_below(network, sample, epsilons, name):
     found = robustness(network, sample, MEAN, DEVIATION, epsilons=epsilons, steps=1)

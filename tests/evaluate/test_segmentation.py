@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from heedful import InputError, attention_maps, build
 from heedful.data.batches import normalise
 from heedful.data.images import read_square, to_channels_first
+from heedful.evaluate import segmentation_sheet
 from heedful.evaluate.baselines import centre_gaussian
 from heedful.evaluate.figure_scores import class_named, has_cam
 from heedful.evaluate.localisation import above_otsu, jaccard
@@ -61,7 +62,7 @@ def bright_finder():
     for parameter in network.parameters():
         nn.init.ones_(parameter)
     model = PayAttention(network, ["0"], example=torch.zeros(1, 3, SIDE, SIDE)).eval()
-    nn.init.constant_(model.attention["0"].compatibility.weight, 0.01)  # small, so that the softmax is about linear
+    nn.init.constant_(model.attention["at_0"].compatibility.weight, 0.01)  # small, so that the softmax is about linear
     return model
 
 
@@ -130,7 +131,7 @@ def test_headlines_are_of_the_networks_own_masks_and_of_its_class_maps(model, so
 @pytest.mark.parametrize("scale", [1, -1])
 def test_a_mask_that_is_the_figure_and_one_that_is_all_but_the_figure(source, scale):
     model = bright_finder()
-    model.attention["0"].compatibility.weight.data.mul_(scale)
+    model.attention["at_0"].compatibility.weight.data.mul_(scale)
     numbers = segmentation(model, CARD, str(source)).numbers
     for each in (numbers["scores"]["masks"], numbers["levels"]["0"]):
         assert each["jaccard"] == each["pixel_accuracy"] == (1 if scale == 1 else 0)
@@ -175,8 +176,7 @@ def test_layer_has_an_effect(model, source):
 def test_what_cannot_be_asked(model, source):
     with pytest.raises(InputError, match="unknown fusion 'produkt': did you mean product"):
         segmentation(model, CARD, str(source), fuse="produkt")
-    with pytest.raises(InputError, match="unknown fusion '0'"):
-        segmentation(backbone(), CARD, str(source), fuse="0")
+    assert "masks" not in segmentation(backbone(), CARD, str(source), fuse="0").numbers["scores"]  # a control
     with pytest.raises(InputError, match="unknown layer"):
         segmentation(model, CARD, str(source), layer="backbone.9")
     with pytest.raises(InputError, match="limit is 0"):
@@ -226,6 +226,21 @@ def test_the_sheet_has_a_picture_for_every_map(source):
         sizes.append(Image.open(io(sheet([row, row]))).size)
     assert sizes[0][0] > 2 * sizes[1][0] * 0.9
     assert Image.open(io(segmentation(bright_finder(), CARD, str(source)).pictures["segmentation"])).format == "PNG"
+
+
+def test_what_was_found_is_shown_and_the_rest_greyed_and_its_agreement_written():
+    image = np.full((SIDE, SIDE, 3), 250, dtype=np.uint8)
+    score = np.zeros((SIDE, SIDE))
+    score[:, : SIDE // 2] = 1
+    mask = np.zeros((SIDE, SIDE), dtype=bool)
+    mask[: SIDE // 2, : SIDE // 2] = True
+    figure, heeded, found = segmentation_sheet._pictures(Row("cat", image, mask, {}, {"grad-cam": score}))
+    assert (figure[:2], heeded[:2]) == (("cat", "figure 25 %"), ("grad-cam", "Jaccard 0.50"))
+    assert found[:2] == ("found", "50 % of pixels")
+    side = found[2].shape[0]
+    kept, greyed = found[2][side * 3 // 4, side // 4], found[2][side * 3 // 4, side * 3 // 4]
+    assert kept.tolist() == [250] * 3
+    assert greyed.tolist() == [165] * 3  # 85 % of the way to 150
 
 
 def io(content):

@@ -146,10 +146,6 @@ def test_domains_are_told_from_classes(domains, tmp_path):
         halves(tmp_path / "split", part, count=1)
     assert domains_of(str(tmp_path / "split")) == ()
     for name in ("cat", "dog"):
-        for part in ("train", "test", "old"):
-            save_image(tmp_path / "within" / name / part / "1.png")
-    assert domains_of(str(tmp_path / "within")) == ()
-    for name in ("cat", "dog"):
         save_image(tmp_path / "deep" / name / f"of the {name}s" / "1.png")
     assert domains_of(str(tmp_path / "deep")) == ()
     (domains / "labels.csv").write_text("path,a,b\n")
@@ -158,8 +154,60 @@ def test_domains_are_told_from_classes(domains, tmp_path):
 
 def test_a_domain_without_one_of_the_classes_is_named(domains):
     save_image(domains / "photo" / "above" / "1.png")
-    with pytest.raises(InputError, match=r"photo holds the class folder above/, which another domain in .* has not"):
+    with pytest.raises(InputError, match=r"photo holds above/, left/, right/ and mirror left/, right/: domains hold"):
         domains_of(str(domains))
+
+
+@pytest.mark.parametrize(
+    "folders", [("p/a", "p/b", "q/a", "q/c"), ("p/train/a", "p/train/b", "q/train/a", "q/train/b")]
+)
+def test_folders_that_may_be_domains_are_not_taken_for_classes(tmp_path, folders):
+    for folder in folders:
+        save_image(tmp_path / "d" / folder / "1.png")
+    with pytest.raises(InputError, match="its folders seem to be domains"):
+        transfer(pixels(), CARD, str(tmp_path / "d"))
+
+
+def test_domains_whose_lists_name_other_classes_are_refused(domains):
+    for name in ("train.txt", "test.txt"):
+        save_image(domains / "photo" / "left" / f"{name}.png")
+        save_image(domains / "photo" / "right" / f"{name}.png")
+    for domain, classes in (("photo", "left right"), ("sketch", "left right"), ("mirror", "left right")):
+        for kind in classes.split():
+            images = sorted((domains / domain / kind).iterdir())
+            half = len(images) // 2
+            for name, part in (("train.txt", images[:half]), ("test.txt", images[half:])):
+                path = domains / domain / name
+                before = path.read_text() if path.exists() else ""
+                path.write_text(before + "".join(f"{kind}/{image.name}\n" for image in part))
+    assert transfer(pixels(), CARD, str(domains), num_seeds=1).numbers["num_classes"] == 2
+    for kind in ("down", "up"):  # the same folders everywhere, and lists of other classes in one
+        for domain in ("photo", "sketch", "mirror"):
+            for number in range(4):
+                save_image(domains / domain / kind / f"{number}.png")
+    for name, numbers in (("train.txt", (0, 1)), ("test.txt", (2, 3))):
+        lines = [f"{kind}/{number}.png\n" for kind in ("down", "up") for number in numbers]
+        (domains / "photo" / name).write_text("".join(lines))
+    with pytest.raises(InputError, match="domain photo has the classes"):
+        transfer(pixels(), CARD, str(domains), num_seeds=1)
+
+
+def test_domains_that_are_links_to_folders_of_one_name_are_two(domains, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("photo", "sketch"):
+        (tmp_path / name).mkdir()
+        (domains / name).rename(tmp_path / name / "files")
+        (linked / name).symlink_to(tmp_path / name / "files")
+    numbers = transfer(pixels(), CARD, str(linked), num_seeds=1).numbers
+    assert numbers["domains"] == {"photo": 16, "sketch": 12}
+
+
+def test_images_with_masks_beside_them_are_no_domains(tmp_path):
+    halves(tmp_path / "horses", "images", count=8, seed=1)
+    halves(tmp_path / "horses", "masks", count=8, seed=2)
+    numbers = transfer(pixels(), CARD, str(tmp_path / "horses"), num_seeds=1).numbers
+    assert (numbers["num_images"], numbers["num_classes"]) == (16, 2)
 
 
 def test_data_that_cannot_be_learnt_from_are_refused(tmp_path):

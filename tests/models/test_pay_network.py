@@ -126,15 +126,15 @@ def test_gates_are_found_exchanged_recorded_and_bypassed():
     model, x = resnet("pay2-dp"), images()
     with record(model) as masks, torch.no_grad():
         model(x)
-    assert masks.names() == ["attention.layer2", "attention.layer3"]
+    assert masks.names() == ["attention.at_layer2", "attention.at_layer3"]
     expected = list(model.masks(x).values())[1]
-    torch.testing.assert_close(masks["attention.layer3"][:, 0] / expected[0].numel(), expected)
+    torch.testing.assert_close(masks["attention.at_layer3"][:, 0] / expected[0].numel(), expected)
     assert [row.num_calls for row in audit(model, x)] == [1, 1]
     with bypass(model):
         for mask in model.masks(x).values():
             torch.testing.assert_close(mask, torch.full_like(mask, 1 / mask[0].numel()))
     assert set_gate(model, ign2) == 2
-    assert model.attention.layer2.gate == ign2
+    assert model.attention.at_layer2.gate == ign2
 
 
 def test_class_maps_are_taken_at_the_deepest_levels_and_not_in_what_follows():
@@ -144,14 +144,19 @@ def test_class_maps_are_taken_at_the_deepest_levels_and_not_in_what_follows():
     assert last_layer(trunk, images(size=32)) == "block3"  # and not the global branch, of 4 x 4 places
     assert last_layer(build("cifar_vgg_att_small", "pay2-pc", num_classes=4), images(size=32)) == "backbone.block3"
     assert last_layer(trunk, images(size=8)) == "block2"
+    single = build("cifar_vgg_att_small", "pay1-pc", num_classes=4)
+    assert last_layers(single, images(size=32)) == ("backbone.block2", "backbone.block3")
+    assert last_layer(single, images(size=8)) == "backbone.block2"
+    assert last_layers(build("resnet18", "pay1-dp", num_classes=4), images(size=128))[1] == "backbone.layer4"
+    early = PayAttention(build("cifar_vgg_att_small", num_classes=4), ["block1"])
+    assert last_layer(early, images(size=32)) == "backbone.block1"
 
 
 def test_a_class_map_at_a_level_sees_the_attention_that_looks_there():
     model, x = resnet("pay2-dp"), images()
-    (second, third), vector = looked(model, x)
+    (second, _), _ = looked(model, x)
     leaf = second.detach().requires_grad_()
     deeper = model.backbone.layer3(leaf)
-    both = zip(model.attention.values(), (leaf, deeper), strict=True)
     both = zip(model.attention.values(), (leaf, deeper), strict=True)
     pooled = [pooling(each, deeper.mean((2, 3))) for pooling, each in both]
     scores = model.head([refine(each) for refine, each in zip(model.refinement, pooled, strict=True)])
@@ -159,7 +164,6 @@ def test_a_class_map_at_a_level_sees_the_attention_that_looks_there():
     expected = torch.relu((gradient.mean((2, 3), keepdim=True) * leaf).sum(1))
     found = attention_maps(model, x, layers=["backbone.layer2"], classes=torch.tensor([2, 2, 2]))["backbone.layer2"]
     torch.testing.assert_close(found[:, 0], expected.detach())
-    assert third.shape[1] == vector.shape[1]
 
 
 def test_copies_pickles_and_saved_networks_compute_the_same(tmp_path):
@@ -196,7 +200,18 @@ def test_several_threads_may_share_the_network():
 def test_nothing_is_left_on_the_modules_after_a_pass():
     model = resnet("pay2-dp")
     model(images())
-    assert model.backbone.layer2.__dict__["_kept"] == {}
+    model.backbone(images())
+    assert model.backbone.layer2.__dict__["_shelf"] == {}
+    hook = model.backbone.layer3.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(images())
+    hook.remove()
+    assert model.backbone.layer2.__dict__["_shelf"] == {}
+    assert torch.equal(copy.deepcopy(model)(images()), model(images()))
+
+
+def test_an_empty_batch_has_logits_of_its_shape():
+    assert resnet("pay2-dp")(images(0)).shape == (0, 4)
 
 
 def test_a_query_chooses_the_places_where_the_vector_matters():
@@ -218,6 +233,26 @@ def test_a_query_of_another_shape_is_refused(shape):
         resnet("pay2-dp").masks(images(), torch.randn(*shape))
 
 
+class Dropping(nn.Module):
+    """A network whose dropout writes into what its first convolution puts out, in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys, self.drop, self.fc = nn.Conv2d(3, 4, 3), nn.Dropout(0.9, inplace=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.drop(self.keys(x)).mean((2, 3)))
+
+
+def test_a_level_is_what_the_layer_put_out_in_training_too():
+    model = PayAttention(Dropping(), ["keys"], example=torch.randn(1, 3, 8, 8))
+    seen = []
+    model.attention["at_keys"].register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    x = images()
+    model(x)
+    torch.testing.assert_close(seen[0], model.backbone.keys(x))
+
+
 class Written(nn.Module):
     """A network that writes into what its first convolution puts out."""
 
@@ -235,7 +270,7 @@ def test_a_level_is_what_the_layer_put_out_though_the_network_writes_into_it():
     local = model.backbone.conv(x)
     vector = torch.relu(local).mean((2, 3))
     assert local.min() < 0
-    torch.testing.assert_close(model.masks(x)["conv"], model.attention.conv.mask(local, vector)[:, 0])
+    torch.testing.assert_close(model.masks(x)["conv"], model.attention.at_conv.mask(local, vector)[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -270,8 +305,8 @@ def test_widths_differ_only_where_a_side_is_projected():
     model = PayAttention(torchvision.models.resnet18(num_classes=3), ["layer3", "layer4"], project="local", gate=attend)
     assert model.head.linear.in_features == 2 * 512
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 3)
-    assert model.attention.layer3.gate == attend
-    assert model.attention.layer3.gate != softmax
+    assert model.attention.at_layer3.gate == attend
+    assert model.attention.at_layer3.gate != softmax
 
 
 @pytest.mark.parametrize(
@@ -283,7 +318,8 @@ def test_widths_differ_only_where_a_side_is_projected():
             r"cannot go into cifar_resnet8: it has 3 levels .*\(layer1, layer2, layer3\), not 4",
         ),
         ("squeezenet1_0", "pay2-pc", "unknown model"),
-        ("vit_tiny_patch16_224", "pay2-pc", "cannot go into vit_tiny_patch16_224: "),
+        ("vit_tiny_patch16_224", "pay2-pc", "cannot go into vit_tiny_patch16_224: it is no convolutional network"),
+        ("swin_tiny_patch4_window7_224", "pay2-pc", "swin_tiny_patch4_window7_224: it is no convolutional network"),
     ],
 )
 def test_variants_that_a_network_does_not_allow_are_refused(name, variant, message):

@@ -91,6 +91,13 @@ def test_the_first_row_is_bold_only_if_all_others_are_told_from_it():
 
 def test_rows_without_common_seeds_or_values_are_never_bold():
     assert best_that_counts([{0: 5.0, 1: 5.1}, {2: 1.0, 3: 1.1}], "lower") is None
+
+
+def test_the_best_leads_on_the_seeds_that_both_have_too():
+    # Seed 2 of the first row makes its mean the worse one, though it is better wherever both have a seed.
+    assert best_that_counts([{0: 10.0, 1: 10.1, 2: 30.0}, {0: 11.0, 1: 11.11}], "lower") is None
+    assert best_that_counts([{0: 11.0, 1: 11.11}, {0: 10.0, 1: 10.1, 2: 30.0}], "lower") is None
+    assert best_that_counts([{0: 11.0, 1: 11.11}, {0: 10.0, 1: 10.1, 2: 10.0}], "lower") == 1
     assert best_that_counts([{}, {2: 1.0, 3: 1.1}], "lower") is None
     assert best_that_counts([{}, {}], "lower") is None
 
@@ -122,6 +129,22 @@ def test_other_options_and_other_data_of_one_name_are_other_columns(tmp_path):
         ["—", "10.00"],
     ]
     assert [column.cells[0].gap for column in columns] == ["1 of 2 seeds", "1 of 2 seeds", ""]
+
+
+def test_data_of_one_name_from_two_places_or_of_two_sizes_are_never_compared(tmp_path):
+    first, second = made(tmp_path, ("none", "se"), [0, 1])
+    error = ("accuracy", 10.0, "%", "higher")
+    for row, where, number in ((first, "x/art", 42), (first, "x/art", 43), (second, "y/art", 42)):
+        seed = 1 if number == 43 else 0
+        others = {"protocol": "transfer", "data": "art"}
+        path = write_evaluation(tmp_path, row, seed, [error], source="art", num_images=number, **others)
+        path.write_text(path.read_text().replace('"source": null', f'"source": "{where}"'))
+    columns = table_of(tmp_path).columns
+    assert [column.place for column in columns] == [
+        "transfer on art, 42 images, from x/art",
+        "transfer on art, 43 images, from x/art",
+        "transfer on art, 42 images, from y/art",
+    ]
 
 
 def test_options_and_numbers_of_images_are_told(three):

@@ -46,6 +46,9 @@ def test_levels_are_the_networks_own_where_it_names_them():
     assert levels(model, x) == ("0", "1")
     model.levels = ("0",)
     assert levels(model, x) == ("0",)
+    for other in (("low", "high"), 3, ("0", 1), ["0"]):  # an attribute of that name with another meaning
+        model.levels = other
+        assert levels(model, x) == ("0", "1")
 
 
 def test_a_network_that_cannot_run_on_the_images_is_refused():

@@ -36,7 +36,7 @@ def explain(
         from heedful.explain import explain as draw
         from heedful.explain.query import driven
 
-        picture = None if query is None else driven(images, model, query, device=device)
+        picture = None if query is None else driven(images, model, query, pretrained=pretrained, device=device)
         outcome = draw(
             images, model, out=out, layers=None if layers is None else layers.split(","), method=method,
             classes=classes, smooth=smooth, pretrained=pretrained, batch_size=batch_size, device=device,

@@ -1,7 +1,7 @@
 """Class folders with lists of the training and test images, `train.txt` and `test.txt` → what they list.
 
 A line is the path of an image, relative to the folder of class folders: CLASS/file. The lists lie beside the class
-folders, or, as Caltech-101's archive has one folder for them, beside that:
+folders, or, as Caltech-101's archive has a folder for them, beside that:
 
     train.txt  test.txt  101_ObjectCategories/ant/image_0001.jpg ...
 
@@ -39,11 +39,12 @@ def list_split_lists(root: Path) -> Listing:
         InputError: if a list is empty, a line is no path of an image in a class folder or stands there twice, or fewer
             than two classes are listed.
     """
-    base = _base(root)
+    listed = {part: _listed(root / name) for part, name in LISTS.items()}
+    base = _base(root, listed[TRAIN][0][1])
     given: dict[str, int] = {}
     lines: dict[str, Line] = {}
-    for part, name in LISTS.items():
-        for line, image in _listed(root / name):
+    for part, of_part in listed.items():
+        for line, image in of_part:
             _check(base, image, line, lines.get(image))
             given[image], lines[image] = part, line
     names = [PurePosixPath(image).parts[0] for image in given]
@@ -59,10 +60,10 @@ def list_split_lists(root: Path) -> Listing:
     )
 
 
-def _base(root: Path) -> Path:
-    """Return the folder of class folders: the only folder there is, or the root."""
-    folders = [path for path in entries(root) if path.is_dir()]
-    return folders[0] if len(folders) == 1 else root
+def _base(root: Path, image: str) -> Path:
+    """Return the folder of class folders, which holds the image: the root, or a folder in it."""
+    places = [root, *(path for path in entries(root) if path.is_dir())]
+    return next((place for place in places if (place / image).is_file()), root)
 
 
 def _listed(path: Path) -> list[tuple[Line, str]]:

@@ -150,4 +150,4 @@ def _gradient(
 
 
 def _is_zero(gradient: Tensor) -> Tensor:
-    return (gradient == 0).flatten(1).all(1)
+    return (gradient.sign() == 0).flatten(1).all(1)  # that of NaN is 0 too

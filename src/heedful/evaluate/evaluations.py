@@ -20,6 +20,8 @@ from heedful.evaluate.runs import Read, TrainedRun, is_own, read_run
 from heedful.models.saved import load
 
 NOTHING_MORE = Asked()
+MOST_READ = 8
+"""Data that are kept while several runs are evaluated: the domains of PACS, and more."""
 
 
 def evaluate_runs(
@@ -50,7 +52,7 @@ def evaluate_runs(
     runs = [read_run(folder) for folder in folders]
     names = [run.name for run in runs]
     # Runs mostly share their data. Of this call alone, so that a change of the files is seen by the next.
-    read = functools.lru_cache(maxsize=1)(data.read)
+    read = functools.lru_cache(maxsize=MOST_READ)(data.read)
     everything: dict[str, Found] = {}
     for run in runs:
         report(run)

@@ -92,7 +92,7 @@ def sample_of(source: str, classes: Sequence[str], image_size: int) -> Sample:
     if (root / TINY_VAL).is_file():
         paths, names, objects = _tiny_imagenet(root)
     else:
-        root = root / "images" if _is_beside_objects(root / "images") else root
+        root = root / "images" if is_beside_objects(root / "images") else root
         (paths, names), objects = _listed(root), objects_of(root)
     labels = _numbers(names, classes, source)
     return Sample(Path(source).resolve().name, read_files(paths, labels, image_size), tuple(paths), objects)
@@ -118,7 +118,8 @@ def objects_of(root: Path) -> Objects | None:
     return from_boxes(root, (line for path in tiny for line in _tiny_boxes(path))) if tiny else None
 
 
-def _is_beside_objects(images: Path) -> bool:
+def is_beside_objects(images: Path) -> bool:
+    """Return whether this is a folder of images with boxes or masks beside it."""
     beside = images.parent
     return images.is_dir() and ((beside / BOXES).is_file() or (beside / MASKS).is_dir())
 

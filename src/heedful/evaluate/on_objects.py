@@ -42,7 +42,8 @@ def localization(
         Numbers: `data`, `layer`, `method`, `num_images`, `num_located`, `objects`, `boxes_without_area` and `left_out`
         as of `heedful.evaluate.maps.evaluate_maps`; `scores`: the numbers of `heedful.evaluate.located.Located` for the
         product of the network's own masks (`masks`, if it has any, see `heedful.evaluate.own_masks`), for the class
-        map, under its method, and for `centre_gaussian`; `levels`: those of the masks of each level.
+        map, under its method, and for `centre_gaussian`; `levels`: those of the masks of each level. The energy
+        of `masks` is of masks that were stretched before they were fused, and so not to be compared with a level's.
 
     Raises:
         InputError: if images have several classes, no image has an object, or layer or method is unknown.

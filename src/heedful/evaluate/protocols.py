@@ -117,8 +117,8 @@ def _option(name: str) -> str:
 
 
 def _require_source(source: str) -> None:
-    if source not in ("digits", *NAMES) and not (source and Path(source).expanduser().exists()):
-        raise InputError(f"{source}: no such file or folder; the names that are known are digits, {', '.join(NAMES)}")
+    if source not in NAMES and not (source and Path(source).expanduser().exists()):
+        raise InputError(f"{source}: no such file or folder; the names that are known are {', '.join(NAMES)}")
 
 
 def _classification(subject: Subject, asked: Asked) -> Found:

@@ -201,8 +201,9 @@ def _pixel_batches(split: Split, device: torch.device) -> Iterator[tuple[Tensor,
 
 
 def _shown(epsilons: Sequence[float]) -> float:
-    """Return the ε of the table and of the picture: the greatest up to HEADLINE, or the least."""
-    return max((epsilon for epsilon in epsilons if epsilon <= HEADLINE), default=epsilons[0])
+    """Return the ε of the table and of the picture: the greatest up to HEADLINE, or the least, other than 0."""
+    attacking = [epsilon for epsilon in epsilons if epsilon] or list(epsilons)
+    return max((epsilon for epsilon in attacking if epsilon <= HEADLINE), default=attacking[0])
 
 
 def _headlines(numbers: Numbers, epsilon: float) -> tuple[Headline, ...]:

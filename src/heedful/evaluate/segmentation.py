@@ -47,7 +47,12 @@ class Agreement:
             groups: names.
             labels: of each image, a place in `groups`.
         """
-        columns = {"jaccard": np.concatenate(self.jaccard), "pixel_accuracy": np.concatenate(self.accuracy)}
+        overlap, accuracy = np.concatenate(self.jaccard), np.concatenate(self.accuracy)
+        columns = {
+            "jaccard": overlap,
+            "pixel_accuracy": accuracy,
+            "pixel_accuracy_with_figure": np.where(np.isnan(overlap), np.nan, accuracy),
+        }
         of_groups = {
             groups[label]: {name: _mean(values[labels == label]) for name, values in columns.items()}
             for label in np.unique(labels)
@@ -132,8 +137,9 @@ def segmentation(
         Numbers: `data`, `layer`, `fuse`; `map_of`: class folder -> the class of its class maps, or None for the
         predicted one; `num_images`; `num_without_figure`: of how many nothing of a figure is in the square that the
         network sees, which have no Jaccard; `scores`: the numbers of `masks` (fused), `grad-cam`, `cam` (where it is
-        defined) and `centre_gaussian`; `levels`: those of each level's mask. `jaccard` and `pixel_accuracy` are in
-        [0, 1], means over class folders of the means that are under `classes`. The picture shows a few images.
+        defined) and `centre_gaussian`; `levels`: those of each level's mask. `jaccard`, `pixel_accuracy`
+        and `pixel_accuracy_with_figure` (of the images that have one) are in [0, 1], means over class folders of the
+        means that are under `classes`. The picture shows a few images.
 
     Raises:
         InputError: if the data cannot be used, no image has a figure, or fuse or layer is unknown.

@@ -23,6 +23,7 @@ from heedful.evaluate.found import Found, Headline, Numbers
 from heedful.evaluate.linear_probe import Featured, Right, accuracies, check_draws, probe
 from heedful.evaluate.linear_svm import Machine, linear_svm
 from heedful.evaluate.maps import batches_of
+from heedful.evaluate.object_data import is_beside_objects
 from heedful.evaluate.runs import statistics_of
 from heedful.models.saved import ModelCard
 
@@ -65,14 +66,23 @@ def transfer(
         InputError: if the data cannot be used, or an argument is out of range.
     """
     check_draws(train_per_class, num_seeds)
-    sources = [str(folder) for folder in domains_of(source)] or [source]
-    seen = [_featured(model, card, read(each, card.image_size), torch.device(device)) for each in sources]
-    probed = {each.name: probe(each, train_per_class=train_per_class, num_seeds=num_seeds) for each in seen}
-    if len(seen) == 1:
-        numbers = {"data": seen[0].name, "num_images": len(seen[0].labels), **probed[seen[0].name]}
+    root = data.folder_of(source)
+    if root is not None and is_beside_objects(root / "images"):
+        return transfer(
+            model, card, str(root / "images"), train_per_class=train_per_class, num_seeds=num_seeds, device=device,
+            read=read,
+        )  # fmt: skip
+    sources = {folder.name: str(folder) for folder in domains_of(source)} or {"": source}
+    seen = {
+        name: _featured(model, card, read(each, card.image_size), torch.device(device))
+        for name, each in sources.items()
+    }
+    probed = {name: probe(each, train_per_class=train_per_class, num_seeds=num_seeds) for name, each in seen.items()}
+    if "" in seen:
+        numbers = {"data": seen[""].name, "num_images": len(seen[""].labels), **probed[""]}
         return Found(numbers, (Headline("accuracy", numbers["accuracy"], "%", "higher"),))
-    name = Path(source).expanduser().resolve().name
-    numbers = {"data": name, **_across({each.name: each for each in seen}), "within": probed}
+    assert root is not None
+    numbers = {"data": root.resolve().name, **_across(seen), "within": probed}
     return Found(numbers, (Headline("accuracy on a new domain", numbers["accuracy"], "%", "higher"),))
 
 
@@ -80,26 +90,32 @@ def domains_of(source: str) -> tuple[Path, ...]:
     """Return the folders of a source that are domains: all that lie in it, if they hold the same class folders.
 
     Raises:
-        InputError: if they have two classes or more in common, but not all.
+        InputError: if two of them have a folder in common, but not all, or have splits of their own.
     """
-    root = Path(source).expanduser()
-    if not root.is_dir() or any(recognises(root) for recognises, _ in LAYOUTS):
+    root = data.folder_of(source)
+    if root is None or any(recognises(root) for recognises, _ in LAYOUTS):
         return ()
     below = {path: _folders(path) for path in entries(root) if path.is_dir()}
-    common = set.intersection(*below.values()) if below else set()
-    if len(below) < 2 or len(common) < 2 or common & SPLIT_NAMES.keys() or {p.name for p in below} & SPLIT_NAMES.keys():
-        return ()
-    for path, names in below.items():
-        if names != common:
+    names = [name for folders in below.values() for name in folders]
+    if len(names) == len(set(names)) or {path.name for path in below} & SPLIT_NAMES.keys():
+        return ()  # class folders, or train/ and test/ of them
+    first = next(iter(below.values()))
+    for path, folders in below.items():
+        if folders != first or folders & SPLIT_NAMES.keys():
             raise InputError(
-                f"{path} holds the class folder {min(names - common)}/, which another domain in {root} has not: "
-                "remove it, or add it there"
+                f"{root}: its folders seem to be domains, as some hold folders of one name, but {path.name} holds "
+                f"{_listed(folders)} and {next(iter(below)).name} {_listed(first)}: domains hold the same class "
+                "folders, and no train/ or test/; give one domain, or put a class's images right into its folder"
             )
     return tuple(below)
 
 
 def _folders(path: Path) -> set[str]:
     return {below.name for below in entries(path) if below.is_dir()}
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(f"{name}/" for name in sorted(names)) or "none"
 
 
 def _featured(model: nn.Module, card: ModelCard, pool: Pool, device: torch.device) -> Featured:
@@ -116,6 +132,12 @@ def _featured(model: nn.Module, card: ModelCard, pool: Pool, device: torch.devic
 
 def _across(domains: Mapping[str, Featured]) -> Numbers:
     """Return how well machines do on domains that they have not seen."""
+    first = next(iter(domains.values()))
+    for name, each in domains.items():
+        if each.classes != first.classes:
+            raise InputError(
+                f"domain {name} has the classes {each.classes}, but another {first.classes}: make them equal"
+            )
     held_out = {}
     for name, tested in domains.items():
         others = _joined([each for other, each in domains.items() if other != name])
@@ -123,7 +145,6 @@ def _across(domains: Mapping[str, Featured]) -> Numbers:
         found = {**_on(machine, tested), "num_train": len(others.labels), "num_test": len(tested.labels)}
         held_out[name] = {**found, "c": machine.c, "converged": machine.converged, "num_folds": machine.num_folds}
     machines = {name: _fitted(each) for name, each in domains.items()}
-    first = next(iter(domains.values()))
     return {
         "num_images": sum(len(each.labels) for each in domains.values()),
         "domains": {name: len(each.labels) for name, each in domains.items()},

@@ -1,5 +1,6 @@
 """Masks of images as another image drives them, drawn: what `heedful explain --query` adds."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,25 +19,29 @@ MOST_DRIVEN = 12
 """Images in a picture; the first ones."""
 
 
-def driven(paths: Sequence[str | Path], model: str | Path, query: str | Path, *, device: str = "auto") -> bytes:
+def driven(
+    paths: Sequence[str | Path], model: str | Path, query: str | Path, *, pretrained: bool = True, device: str = "auto"
+) -> bytes:
     """Return a picture, as PNG, of the masks of images: their own, and those that the query's global vector chooses.
 
     Args:
         paths: image files, and folders of them; those that cannot be read are left out.
         model: as for `heedful.explain.explain`, with pay attention that heeds the global vector, such as `pay2-dp`.
         query: an image file.
+        pretrained: as for `heedful.explain.explain`.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "mps".
 
     Raises:
         InputError: if the query or all images cannot be read, or no query can drive the network's masks.
     """
-    network = subject(model)
+    network = subject(model, pretrained=pretrained)
     network.model.to(chosen_device(device))
     asked = _read(Path(query), network)
-    pictures = [picture for path in image_files(paths) if (picture := pixels(path, network.read)[0]) is not None]
+    read = (pixels(path, network.read)[0] for path in image_files(paths))
+    pictures = list(itertools.islice((picture for picture in read if picture is not None), MOST_DRIVEN))
     if not pictures:
         raise InputError(f"none of {', '.join(map(str, paths))} can be read: name other images")
-    shown = np.stack(pictures[:MOST_DRIVEN])
+    shown = np.stack(pictures)
     images, query_image = (network.normalised(each).to(chosen_device(device)) for each in (shown, np.stack([asked])))
     masks = query_masks(network.model, images, query_image)
     assert isinstance(network.model, PayAttention)  # else there are no such masks

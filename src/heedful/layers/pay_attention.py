@@ -20,7 +20,7 @@ PROJECTIONS = ("global", "local")
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    return logits.flatten(2).softmax(2).reshape(logits.shape) * logits[0, 0].numel()
+    return logits.flatten(2).softmax(2).reshape(logits.shape) * logits.shape[2:].numel()
 
 
 softmax = Gate(_softmax)
@@ -189,7 +189,7 @@ class AttentivePooling(nn.Module):
 
     def _weights(self, projected: Tensor, vector: Tensor) -> Tensor:
         weights = self.gate(self.compatibility(projected, self.vector(vector)))
-        return weights / weights[0, 0].numel()
+        return weights / weights.shape[2:].numel()
 
 
 class Refinement(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from heedful.errors import InputError, unknown
-from heedful.surgery.stages import SMALLEST_SIDE, Finished, own_levels, stage_ends
+from heedful.surgery.stages import SMALLEST_SIDE, Finished, finishing, stage_ends
 from heedful.temporary import evaluation_mode, frozen, removing
 
 Reshape = Callable[[Tensor], Tensor]
@@ -177,20 +177,6 @@ def last_layers(model: nn.Module, images: Tensor) -> tuple[str, str]:
 
 def _finished(model: nn.Module, images: Tensor) -> list[Finished]:
     """Return name and resolution of the modules that put out a feature map of 4 x 4 places, as they finish."""
-    finished: list[Finished] = []
-    thread = threading.get_ident()
-
-    def note(name: str, output: Any) -> None:
-        if threading.get_ident() != thread:
-            return
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= SMALLEST_SIDE:
-            finished.append((name, (output.shape[2], output.shape[3])))
-
-    names = own_levels(model) or [name for name, _ in model.named_modules() if name]
-    hooks = [
-        model.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
-        for name in names
-    ]
-    with removing(hooks), undisturbed(model):
+    with finishing(model) as finished, undisturbed(model):
         model(images)
     return finished

@@ -100,8 +100,11 @@ def check(name: str, variant: Variant) -> None:
 
 def _paying(model: nn.Module, pay: Pay, image_size: int, in_channels: int) -> PayAttention:
     """Return the network with attention at its deepest levels in place of its last linear map."""
+    if sum(isinstance(module, nn.Conv2d) for module in model.modules()) < 2:  # one: the patches of a transformer
+        raise InputError("it is no convolutional network, so that it has no feature maps to look at")
     example = torch.empty(1, in_channels, image_size, image_size, device="meta")
     found = levels(model, example)
+    model.levels = found  # type: ignore[assignment]  # nn.Module's stub allows tensors and modules alone
     if len(found) < pay.num_levels:
         raise InputError(f"it has {len(found)} levels to look at ({', '.join(found)}), not {pay.num_levels}")
     return PayAttention(

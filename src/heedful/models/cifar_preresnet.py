@@ -56,7 +56,10 @@ class CifarPreResNet(nn.Module):
 
     levels = ("layer1", "layer2", "layer3")
     attended_dropout = 0.3
-    """Before the linear map that classifies attended features, in [J]'s code; its VGG networks have 0.5."""
+    """Before the linear map that classifies attended features, in [J]'s code; its VGG networks have 0.5.
+
+    Here it stands before the projection of the global vector too, where [J]'s has 0.5.
+    """
 
     def __init__(
         self, depth: int = 164, *, num_classes: int = 10, in_channels: int = 3, convolved: bool = False

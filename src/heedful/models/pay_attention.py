@@ -3,6 +3,7 @@
 [J] is Jetley, Lord, Lee and Torr, "Learn to pay attention", ICLR 2018.
 """
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,10 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from heedful.errors import InputError, unknown
 from heedful.layers.pay_attention import AttentivePooling, Refinement, softmax
 from heedful.surgery.dry_run import outputs
+from heedful.surgery.stages import own_levels
 from heedful.temporary import removing
 
 
@@ -53,7 +56,7 @@ class IndependentHead(nn.Module):
     def forward(self, vectors: Sequence[Float[Tensor, "batch _"]]) -> Float[Tensor, "batch classes"]:
         """Return the logarithm of the mean probability of each class."""
         each = [F.log_softmax(linear(vector), 1) for linear, vector in zip(self.linears, vectors, strict=True)]
-        return torch.stack(each).logsumexp(0).sub(torch.tensor(float(len(each))).log().item())
+        return torch.stack(each).logsumexp(0) - math.log(len(each))
 
 
 HEADS: dict[str, type[ConcatHead] | type[IndependentHead]] = {"concat": ConcatHead, "indep": IndependentHead}
@@ -98,10 +101,12 @@ class PayAttention(nn.Module):
         super().__init__()
         if head not in HEADS:
             raise unknown("head", head, HEADS)
+        if isinstance(layers, str) or not layers:
+            raise InputError(f"layers is {layers!r}, but it must be a list of one or more names of modules")
         found, last = _inspected(backbone, layers, example)
         self.layers = tuple(layers)
         self.attention = nn.ModuleDict({
-            layer.replace(".", "_"): AttentivePooling(
+            f"at_{layer.replace('.', '__')}": AttentivePooling(
                 level.channels, global_channels=last.linear.in_features, compatibility=compatibility, gate=gate,
                 project=project, dropout=dropout,
             ) for layer, level in zip(layers, found, strict=True)
@@ -116,8 +121,10 @@ class PayAttention(nn.Module):
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The layers' names in this network: where class maps are taken."""
-        return tuple(f"backbone.{layer}" for layer in self.layers)
+        """Where class maps are taken: at the backbone's own levels down to the deepest layer, or at the layers."""
+        own, deepest = own_levels(self.backbone), self.layers[-1]
+        names = own[: own.index(deepest) + 1] if deepest in own else self.layers
+        return tuple(f"backbone.{name}" for name in names)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of the classes."""
@@ -148,7 +155,7 @@ class PayAttention(nn.Module):
         """
         local, vector = self._looked(images)
         if query is not None:
-            if query.shape[1] != vector.shape[1] or len(query) not in (1, len(vector)):
+            if query.ndim != 2 or query.shape[1] != vector.shape[1] or len(query) not in (1, len(vector)):
                 raise InputError(
                     f"query is {tuple(query.shape)}, but must be {tuple(vector.shape)}, or one such row for all images"
                 )
@@ -161,22 +168,33 @@ class PayAttention(nn.Module):
 
     def _looked(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the features of all levels, and the global vector, from one pass of the backbone."""
-        vector = self.backbone(images)
-        return [_taken(self.backbone.get_submodule(layer)) for layer in self.layers], vector
+        shelves = [_shelf(self.backbone.get_submodule(layer)) for layer in self.layers]
+        thread = _thread()
+        for shelf in shelves:
+            shelf[thread] = None
+        try:
+            vector = self.backbone(images)
+        finally:
+            local = [shelf.pop(thread) for shelf in shelves]
+        return local, vector
+
+
+def _shelf(module: nn.Module) -> dict[int, Any]:
+    """Return where a level's module leaves its features: by thread, so that several may share the network."""
+    shelf: dict[int, Any] = module.__dict__.setdefault("_shelf", {})
+    return shelf
 
 
 def _keep(module: nn.Module, _inputs: Any, output: Tensor) -> None:
-    """Leave a level's features on its module; by thread, so that several may share the network."""
-    module.__dict__.setdefault("_kept", {})[_thread()] = output
+    """Leave a level's features where a pass waits for them."""
+    shelf, thread = _shelf(module), _thread()
+    if thread in shelf:
+        shelf[thread] = output
 
 
 def _keep_copy(module: nn.Module, inputs: Any, output: Tensor) -> None:
     """The same for a level whose output is written into by what follows, such as an in-place ReLU."""
     _keep(module, inputs, output.clone())
-
-
-def _taken(module: nn.Module) -> Tensor:
-    return module.__dict__["_kept"].pop(_thread())
 
 
 def _thread() -> int:
@@ -201,8 +219,6 @@ class _Last(NamedTuple):
 def _inspected(backbone: nn.Module, layers: Sequence[str], example: Any) -> tuple[list[_Level], _Last]:
     """Return the levels, and the network's last linear map."""
     modules = dict(backbone.named_modules())
-    if isinstance(layers, str) or not layers:
-        raise InputError(f"layers is {layers!r}, but it must be a list of one or more names of modules")
     for name in layers:
         if name not in modules or not name:
             raise unknown("layer", name, [name for name in modules if name])
@@ -219,7 +235,9 @@ def _inspected(backbone: nn.Module, layers: Sequence[str], example: Any) -> tupl
         raise InputError(
             f"layers are {', '.join(layers)}, but the network runs {', '.join(versions)}: name each once, in this order"
         )
-    written = [_version(found[name][0]) != version for name, version in versions.items()]
+    # The trial is in evaluation mode, in which a dropout writes nothing.
+    drops = any(isinstance(module, _DropoutNd) and module.inplace for module in modules.values())
+    written = [drops or _version(found[name][0]) != version for name, version in versions.items()]
     levels = [_Level(width, is_written) for width, is_written in zip(widths, written, strict=True)]
     return levels, _last(modules, {name: found[name] for name in linears}, found[""])
 

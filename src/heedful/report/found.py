@@ -46,12 +46,16 @@ class Question:
         data: the name of the data.
         source: the file's name, less its ending: data of the run's own and others may have one name.
         options: in words, in the order of the protocol, without those that were not given.
+        place: where other data than the run's own lay; empty for those.
+        num_images: how many there were: a folder may have grown since.
     """
 
     protocol: str
     data: str
     source: str
     options: tuple[tuple[str, str], ...]
+    place: str = ""
+    num_images: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,6 @@ class Evaluation:
     """What one file holds."""
 
     question: Question
-    num_images: int | None
     values: Mapping[Headline, float]
     curves: tuple[Curves, ...]
     pictures: Mapping[str, Path]
@@ -83,10 +86,12 @@ class Evaluated:
         return list(dict.fromkeys(q for seeds in self.by_row.values() for found in seeds.values() for q in found))
 
     def apart(self, question: Question) -> str:
-        """Return in words the options in which a question differs from others on the same data."""
-        others = [dict(q.options) for q in self.questions if q != question and q.source == question.source]
+        """Return in words the options, and what of the data, in which a question differs from others of its file."""
+        others = [dict(_told(q)) for q in self.questions if q != question and q.source == question.source]
         return ", ".join(
-            f"{name} {value}" for name, value in question.options if any(each.get(name) != value for each in others)
+            f"{name} {value}".strip()
+            for name, value in _told(question)
+            if any(each.get(name) != value for each in others)
         )
 
     def title(self, question: Question) -> str:
@@ -100,6 +105,13 @@ class Evaluated:
             for label, seeds in self.by_row.items()
         }
         return {label: seeds for label, seeds in found.items() if seeds}
+
+
+def _told(question: Question) -> list[tuple[str, str]]:
+    """Return what may set a question apart: name and value."""
+    images = [] if question.num_images is None else [("", f"{question.num_images} images")]
+    place = [("from", question.place)] if question.place else []
+    return [*question.options, *images, *place]
 
 
 def evaluated(group: Group) -> Evaluated:
@@ -128,8 +140,14 @@ def _evaluation(path: Path) -> Evaluation:
     content = json.loads(path.read_text(encoding="utf-8"))
     options = tuple((name, _written(value)) for name, value in content["options"].items() if value is not None)
     return Evaluation(
-        question=Question(str(content["protocol"]), str(content["data"]), path.stem, options),
-        num_images=content.get("num_images"),
+        question=Question(
+            str(content["protocol"]),
+            str(content["data"]),
+            path.stem,
+            options,
+            content["source"] or "",
+            content.get("num_images"),
+        ),
         values=dict(_headline(each) for each in content["headlines"]),
         curves=tuple(_curves(each) for each in content["curves"]),
         pictures={str(name): _picture(path.parent / Path(file).name) for name, file in content["pictures"].items()},

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from heedful.report.formats import markdown_cell
 from heedful.report.found import Evaluated, Headline, Question, evaluated
-from heedful.report.numbers import listed, mean_and_deviation, plural
+from heedful.report.numbers import mean_and_deviation, plural
 from heedful.report.results import Experiment, Group
-from heedful.statistics import SIGNIFICANCE, Summary, holm, paired, summary
+from heedful.statistics import SIGNIFICANCE, Paired, Summary, holm, paired, summary
 
 MOST_NAMED = 5  # files in a note
 
@@ -136,16 +136,17 @@ def best_that_counts(values: Sequence[Seeds], better: str) -> int | None:
     sign = 1 if better == "lower" else -1
     means = {place: sign * summary(list(seeds.values())).mean for place, seeds in enumerate(values) if seeds}
     best = min(means, key=lambda place: means[place], default=0)
-    corrected = holm([_p_value(seeds, values[0]) for seeds in values[1:]])
-    deciding = corrected if best == 0 else [corrected[best - 1]]
-    return best if deciding and all(p < SIGNIFICANCE for p in deciding) else None
+    pairs = [_pair(seeds, values[0]) for seeds in values[1:]]
+    corrected = holm([math.nan if pair is None else pair.p_value for pair in pairs])
+    # Over the seeds that both have, which need not be those of the means.
+    leads = [0.0 if pair is None else sign * pair.difference * (1 if best == 0 else -1) for pair in pairs]
+    deciding = list(zip(corrected, leads, strict=True))[slice(None) if best == 0 else slice(best - 1, best)]
+    return best if deciding and all(p < SIGNIFICANCE and lead > 0 for p, lead in deciding) else None
 
 
-def _p_value(ours: Seeds, theirs: Seeds) -> float:
+def _pair(ours: Seeds, theirs: Seeds) -> Paired | None:
     common = sorted(ours.keys() & theirs.keys())
-    if not common:
-        return math.nan
-    return paired([ours[seed] for seed in common], [theirs[seed] for seed in common]).p_value
+    return paired([ours[seed] for seed in common], [theirs[seed] for seed in common]) if common else None
 
 
 def _notes(group: Group, everything: Evaluated, columns: Sequence[Column]) -> list[str]:
@@ -168,8 +169,7 @@ def _on_bold(group: Group, columns: Sequence[Column]) -> list[str]:
 def _on_questions(everything: Evaluated) -> list[str]:
     found = []
     for question in everything.questions:
-        sizes = {each.num_images for seeds in everything.of(question).values() for each in seeds.values()}
-        images = [f"{listed([str(size) for size in sorted(filter(None, sizes))])} images"] if any(sizes) else []
+        images = [plural(question.num_images, "image")] if question.num_images else []
         options = [f"{name.replace('_', ' ')} {value}" for name, value in question.options]
         found.append(f"{everything.title(question)}: {'; '.join([*images, *options])}.")
     return found

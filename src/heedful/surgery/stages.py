@@ -1,6 +1,8 @@
 """The stages of a network: where each resolution of its feature maps ends."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -31,9 +33,37 @@ def stage_ends(finished: Sequence[Finished]) -> list[str]:
 
 
 def own_levels(model: nn.Module) -> tuple[str, ...]:
-    """Return the network's own `levels`, names of layers from early to deep, or none."""
+    """Return the network's own `levels`, names of its modules from early to deep, or none."""
     own = getattr(model, "levels", ())
-    return own if isinstance(own, tuple) and all(isinstance(name, str) for name in own) else ()
+    modules = dict(model.named_modules())
+    return own if isinstance(own, tuple) and all(name in modules for name in own) else ()
+
+
+@contextmanager
+def finishing(model: nn.Module) -> Iterator[list[Finished]]:
+    """Within the context, a forward pass fills the list with the modules that put out feature maps, as they finish.
+
+    Of a network that has `levels` of its own only these count. Only the thread that entered is listened to.
+
+    Args:
+        model: any module.
+    """
+    finished: list[Finished] = []
+    thread = threading.get_ident()
+
+    def note(name: str, output: object) -> None:
+        if threading.get_ident() == thread and isinstance(output, Tensor) and output.ndim == 4:
+            height, width = output.shape[2:]
+            if min(height, width) >= SMALLEST_SIDE:
+                finished.append((name, (height, width)))
+
+    names = own_levels(model) or [name for name, _ in model.named_modules() if name]
+    hooks = [
+        model.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
+        for name in names
+    ]
+    with removing(hooks):
+        yield finished
 
 
 def levels(model: nn.Module, example: Tensor) -> tuple[str, ...]:
@@ -51,16 +81,6 @@ def levels(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     own = own_levels(model)
     if own:
         return own
-    finished: list[Finished] = []
-
-    def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= SMALLEST_SIDE:
-            finished.append((name, (output.shape[2], output.shape[3])))
-
-    modules = {name: module for name, module in model.named_modules() if name}
-    hooks = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out)) for name, module in modules.items()
-    ]
-    with removing(hooks):
+    with finishing(model) as finished:
         outputs(model, [""], example)
     return tuple(stage_ends(list(dict.fromkeys(finished))))

@@ -83,7 +83,7 @@ class Settings:
     decay_all: bool = False
     schedule: Literal["steps", "step10", "multiplied", "cosine", "annealed"] = "steps"
     milestones: tuple[PositiveInt, ...] = ()
-    factors: tuple[PositiveFloat, ...] = ()
+    factors: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
     objective: str = CLASSIFICATION
     inner: str | None = None
     last: str | None = None
