@@ -193,6 +193,9 @@ def test_every_shipped_recipe_is_read_and_opens_with_what_a_reader_needs():
     assert {f"wang2019/table{n}{kind}" for n in range(3, 9) for kind in ("", "_small")} <= set(shipped)
     jetley = ("cifar10", "cifar100", "svhn", "cub", "cifar10_small", "cub_small")
     assert {f"jetley2018/{name}" for name in jetley} <= set(shipped)
+    assert {f"{table}{kind}" for table in ("laakom2021/table3", "zhu2021/table1") for kind in ("", "_small")} <= set(
+        shipped
+    )
     for name, path in shipped.items():
         recipe = recipes.read(name)
         head = path.read_text().split("\ntitle:")[0].lower()
@@ -224,6 +227,74 @@ def test_the_tables_of_laakom_have_their_rows_and_settings(table, layer):
     best = next(row for row in recipe.rows if row.name == f"resnet50/cifar100/{layer}-ign3")
     assert best.expected["top1_error"] == {"se": (30.95, 0.08), "cbam": (30.88, 0.22)}[layer]
     assert best.expected["top5_error"] == {"se": (9.49, 0.36), "cbam": (9.38, 0.32)}[layer]
+
+
+IMAGENET = {
+    "none": (23.73, 6.85),
+    "se": (22.70, 6.35), "se-ign1(1)": (22.60, 6.29), "se-ign1(0.5)": (23.03, 6.58), "se-ign1(0.8)": (22.88, 6.30),
+    "se-ign2": (23.16, 6.55), "se-ign3": (22.59, 6.32),
+    "cbam": (22.91, 6.58), "cbam-ign1(1)": (22.84, 6.50), "cbam-ign1(0.5)": (22.84, 6.52),
+    "cbam-ign1(0.8)": (22.84, 6.40), "cbam-ign2": (23.02, 6.39), "cbam-ign3": (23.10, 6.44),
+}  # fmt: skip
+"""Table 3 of [L]: variant -> top-1 and top-5 error."""
+
+
+def test_the_table_of_laakom_on_imagenet_has_its_rows_and_settings():
+    rows = recipes.read("laakom2021/table3").rows
+    assert {row.settings.variant: (row.expected["top1_error"], row.expected["top5_error"]) for row in rows} == IMAGENET
+    assert [row.name for row in rows] == [row.settings.variant for row in rows] == list(IMAGENET)
+    assert rows[0].settings == Settings(
+        variant="none", model="resnet50", data="imagenet", image_size=224, epochs=90, batch_size=256,
+        learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="step10", milestones=(30, 60, 80),
+        augment=("flip", "crop"), val_fraction=0.02, reduction=8, convention="laakom-code",
+    )  # fmt: skip
+    assert [row.settings.variant for row in recipes.read("laakom2021/table3_small").rows] == list(IMAGENET)
+
+
+def gains(**of_rows):
+    """Return what [Z] prints for one network: variant -> points of top-1 error below the plain one, and top-5 error."""
+    names = {"channel": "aw+cbam_channel", "mean": "aw+cbam_mean", "aw_se": "aw+se"}
+    return {names.get(name, name): numbers for name, numbers in of_rows.items()}
+
+
+# Sums of plain error and gain are the printed errors, as the paper's text says too: 1.18, 0.42, 0.57, 0.56, 0.19, 2.57.
+ZHU = {
+    "resnet50": (24.56, gains(none=(0, 7.50), aw=(1.18, 6.79), se=(1.42, 6.70), aw_se=(1.84, 6.47),
+                              channel=(1.74, 6.41), mean=(1.36, 6.58))),
+    "resnet101": (23.38, gains(none=(0, 6.88), aw=(1.00, 6.21), se=(1.03, 6.19), aw_se=(1.60, 5.74),
+                               channel=(1.74, 5.76), mean=(1.06, 6.18))),
+    "mobilenet": (31.39, gains(none=(0, 11.51), se=(1.42, 10.63), aw_se=(1.98, 10.59), cbam=(2.38, 9.99),
+                               mean=(2.57, 9.98))),
+}  # fmt: skip
+
+
+def test_the_table_of_zhu_has_its_errors_and_the_settings_of_the_code_that_made_it():
+    rows = recipes.read("zhu2021/table1").rows
+    assert len(rows) == 6 + 6 + 5
+    for network, (plain, printed) in ZHU.items():
+        group = [row for row in rows if row.name.startswith(f"{network}/")]
+        assert [row.name.split("/")[1] for row in group] == [row.settings.variant for row in group] == list(printed)
+        found = {row.settings.variant: (row.expected["top1_error"], row.expected["top5_error"]) for row in group}
+        for variant, (gain, top5) in printed.items():
+            assert found[variant] == pytest.approx((plain - gain, top5), abs=1e-9)
+    for model in ("resnet50", "resnet101", "mobilenetv1_100"):
+        assert next(row.settings for row in rows if row.settings.model == model) == Settings(
+            variant="none", model=model, data="imagenet", image_size=224, epochs=90, batch_size=256, learning_rate=0.1,
+            momentum=0.9, weight_decay=1e-4, decay_all=True, schedule="step10", milestones=(30, 60),
+            augment=("flip", "crop"), val_fraction=0.02, convention="cbam-code",
+        )  # fmt: skip
+
+
+def test_the_twin_of_zhu_has_the_rows_of_a_resnet_and_of_mobilenet():
+    found = [(row.settings.model, row.name, row.settings.variant) for row in recipes.read("zhu2021/table1_small").rows]
+    assert found == [
+        (model, f"{network}/{variant}", variant)
+        for network, model, table in (
+            ("resnet26", "resnet26", "resnet50"),
+            ("mobilenet", "mobilenetv1_100", "mobilenet"),
+        )
+        for variant in ZHU[table][1]
+    ]
 
 
 def test_data_from_elsewhere_replaces_the_name():

@@ -10,6 +10,7 @@ ELSEWHERE = {
     "cub200": "CUB-200-2011: the folder that holds images.txt",
     "cub10": "ten classes of CUB-200-2010: a folder of class folders",
     "imagenet": "ILSVRC 2012: the folder that holds train and val, with class folders in both",
+    "tiny_imagenet": "Tiny ImageNet, or a part of it: its folder train, which holds the class folders",
     "voc2012": "PASCAL VOC 2012: the folder that holds JPEGImages, Annotations and ImageSets",
     "coco128": "COCO128, or other images of COCO: a folder with labels.csv",
     "camvid": "CamVid: a folder with labels.csv, a class for each kind of thing in the picture",

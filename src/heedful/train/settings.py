@@ -39,7 +39,7 @@ class Settings:
         momentum: of SGD; [L]: 0.9.
         nesterov: whether the momentum is Nesterov's; the authors' ImageNet code.
         weight_decay: on kernels and matrices alone, not on biases and norms; [L]: 1e-4, its authors' code: 5e-4.
-        decay_all: weight decay on biases and norms too, as in the code of [J].
+        decay_all: weight decay on biases and norms too, as in the code of [J] and of CBAM.
         schedule: `steps` divides the rate by 5 at 30, 60 and 80 % of the epochs ([L]: 60, 120, 160 of 200), `step10`
             by 10 at the milestones, `multiplied` multiplies it there by the factors; `cosine` lowers it epoch by epoch
             to 0, `annealed` step by step: the cosine annealing of Huang et al., "Snapshot ensembles", ICLR 2017,
