@@ -102,7 +102,7 @@ def test_robustness_is_told_everything(run):
     assert found.numbers == {"run": run.name, **expected.numbers}
     assert found.numbers["corruption_error"] is not None
     assert found.pictures == expected.pictures
-    assert [headline.name for headline in found.headlines][:2] == ["FGSM 0 error", "PGD-2 0 error"]
+    assert [headline.name for headline in found.headlines][:2] == ["FGSM 0.5 error", "PGD-2 0.5 error"]
 
 
 def test_localization_is_told_everything(tmp_path, photos):  # noqa: F811

@@ -32,7 +32,7 @@ The gates of [L] weigh each place by itself. 1 is the weight of plain average po
 
 def _products(local: Tensor, vectors: Tensor) -> Tensor:
     """Return the product of each place with the vector of its image, (N, 1, H, W); unlike einsum it copies no map."""
-    return torch.bmm(vectors[:, None], local.flatten(2)).view(len(local), 1, *local.shape[2:])
+    return torch.bmm(vectors[:, None], local.flatten(2)).view(local.shape[0], 1, *local.shape[2:])
 
 
 class DotProduct(nn.Module):
@@ -99,7 +99,7 @@ class AdditiveCompatibility(nn.Module):
     ) -> Float[Tensor, "batch 1 height width"]:
         """Return how well each place fits the vector."""
         hidden = torch.tanh(self.local(local) + self.vector(vector)[:, :, None, None])
-        return _products(hidden, self.weight.expand(len(hidden), -1))
+        return _products(hidden, self.weight.expand(hidden.shape[0], -1))
 
 
 COMPATIBILITIES: dict[str, type[nn.Module]] = {

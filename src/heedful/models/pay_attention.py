@@ -208,7 +208,7 @@ class _Level(NamedTuple):
     is_written: bool
 
 
-class _Last(NamedTuple):
+class LastLinear(NamedTuple):
     """The linear map that a network ends in, and where it stands."""
 
     linear: nn.Linear
@@ -216,7 +216,7 @@ class _Last(NamedTuple):
     attribute: str
 
 
-def _inspected(backbone: nn.Module, layers: Sequence[str], example: Any) -> tuple[list[_Level], _Last]:
+def _inspected(backbone: nn.Module, layers: Sequence[str], example: Any) -> tuple[list[_Level], LastLinear]:
     """Return the levels, and the network's last linear map."""
     modules = dict(backbone.named_modules())
     for name in layers:
@@ -239,17 +239,19 @@ def _inspected(backbone: nn.Module, layers: Sequence[str], example: Any) -> tupl
     drops = any(isinstance(module, _DropoutNd) and module.inplace for module in modules.values())
     written = [drops or _version(found[name][0]) != version for name, version in versions.items()]
     levels = [_Level(width, is_written) for width, is_written in zip(widths, written, strict=True)]
-    return levels, _last(modules, {name: found[name] for name in linears}, found[""])
+    return levels, last_linear(modules, {name: found[name] for name in linears}, found[""])
 
 
-def _last(modules: Mapping[str, nn.Module], linear_calls: Mapping[str, list[Any]], results: list[Any]) -> _Last:
+def last_linear(
+    modules: Mapping[str, nn.Module], linear_calls: Mapping[str, list[Any]], results: list[Any]
+) -> LastLinear:
     """Return the linear map whose output is the network's."""
     for name, calls in linear_calls.items():
         if calls and results and calls[-1] is results[-1] and calls[-1].ndim == 2:
             parent, _, attribute = name.rpartition(".")
             linear = modules[name]
             assert isinstance(linear, nn.Linear)
-            return _Last(linear, modules[parent], attribute)
+            return LastLinear(linear, modules[parent], attribute)
     raise InputError(
         "the network has no global vector: it must end in a linear map (nn.Linear) of one vector an image, as "
         "classifiers do that pool their last feature map"
