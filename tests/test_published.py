@@ -93,6 +93,16 @@ def test_no_committed_result_names_a_path_of_a_machine():
         assert not re.search(r'"/|/(home|root|work|tmp)/', path.read_text()), path
 
 
+def test_the_cost_of_paying_attention_is_that_of_the_committed_benchmark():
+    ratios = json.loads((RESULTS / "pay_attention.json").read_text())["ratios"]
+    page = (ROOT / "docs" / "pay_attention.md").read_text()
+    for name in ratios["training"].keys() - {"none"}:
+        label = "the trunk again (control)" if name == "none again" else f"`{name}`"
+        cells = [f"{ratios[phase][name]:.3f}" for phase in ("training", "inference", "saved")]
+        assert f"| {label} | {' | '.join(cells)} |" in page
+    assert f"`pay2-pc` takes {ratios['training']['pay2-pc']:.3f} of its trunk's time" in README
+
+
 def test_what_attention_brought_is_that_of_the_committed_results():
     folder = ROOT / "results" / "jetley_cifar10_small"
     pages = {
