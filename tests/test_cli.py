@@ -82,6 +82,7 @@ def test_compare_and_run_evaluate_what_is_wanted(heedful, squares, tmp_path):
     assert "1 of 1 runs" in printed
     assert printed.count("evaluating: ") == 1  # the first is of the run's own data, and known
     assert "classification of none, seed 0: digits has other classes than the run" in err
+    assert "page: " in printed  # what was found of the others is shown all the same
     code, _, err = heedful("compare", "none", *small(squares, tmp_path / "new", "--evaluate", "transfer"))
     assert code == 2
     assert "transfer needs other data" in err

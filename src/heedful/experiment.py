@@ -27,6 +27,19 @@ from heedful.train.run import Machine, Report, Run, is_done, runs_of
 THIS_MACHINE = Machine()
 
 
+class IncompleteError(InputError):
+    """Some runs diverged or could not be evaluated; what the others say is in the report.
+
+    Args:
+        message: which, and why.
+        experiment: what the report is made from; None if no run is finished.
+    """
+
+    def __init__(self, message: str, experiment: Experiment | None) -> None:
+        super().__init__(message)
+        self.experiment = experiment
+
+
 def compare(
     variants: Iterable[str],
     *,
@@ -108,10 +121,9 @@ def carry_out(
     with opened(recipe, out):
         messages = execute_all(pending, out, machine=machine, jobs=jobs, report=report)
         messages += _evaluate(chosen, out, wanted, machine, tell)
-        if any(is_done(run, out) for run in runs_of(recipe)):
-            experiment = write_report(out)
-    if messages:
-        raise InputError("\n".join(messages))
+        experiment = write_report(out) if any(is_done(run, out) for run in runs_of(recipe)) else None
+    if messages or experiment is None:
+        raise IncompleteError("\n".join(messages) or f"no run in {out} is finished", experiment)
     return experiment
 
 

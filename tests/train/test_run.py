@@ -275,9 +275,10 @@ def test_augmentation_is_what_the_data_suits_unless_it_is_chosen(recipe):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("variant", ["cbam-ign2", "pay2-dp-ign1(0.5)"])
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
-def test_a_run_learns_on_a_gpu(recipe, tmp_path, precision):
-    (run,) = runs_of(recipe("cbam-ign2", epochs=15, schedule="cosine", precision=precision))
+def test_a_run_learns_on_a_gpu(recipe, tmp_path, precision, variant):
+    (run,) = runs_of(recipe(variant, epochs=15, schedule="cosine", precision=precision))
     assert execute(run, tmp_path, machine=Machine(device="cuda"), report=ignore) is None
     assert result_of(run, tmp_path)["metrics"]["val_error"] < 20
     assert result_of(run, tmp_path)["environment"]["device"].startswith("cuda")

@@ -150,7 +150,7 @@ def _carry_out(
     workers: int,
 ) -> None:
     with console.status("setting up"):
-        from heedful.experiment import carry_out
+        from heedful.experiment import IncompleteError, carry_out
         from heedful.progress import shown
         from heedful.train.queue import default_jobs
         from heedful.train.run import Machine, is_done, runs_of
@@ -174,6 +174,10 @@ def _carry_out(
                 evaluate=evaluate or (),
                 tell=lambda text: console.print(text, highlight=False, markup=False),
             )
+    except IncompleteError as error:
+        if error.experiment is not None:
+            _show(error.experiment)
+        raise
     except KeyboardInterrupt:
         console.print("stopped: the same command goes on from the last finished epochs", highlight=False)
         raise typer.Exit(130) from None

@@ -78,7 +78,7 @@ def query_figure(
 ) -> bytes:
     """Draw the query, and beside it each image with its own and its driven masks and their difference, as PNG.
 
-    Below driven masks stands the rank correlation with the own one. Differences go from black, 0, to bright, 1.
+    Below driven masks stands ρ, the rank correlation with the own one. Differences go from black, 0, to bright, 1.
 
     Args:
         query: the pixels of the query image, as the network saw it.
@@ -151,7 +151,7 @@ def _pictures(
     change = np.abs(both[0] - both[1])
     # Not divided by its maximum, as overlays are: where little has changed, little is to be seen.
     heat = colormaps[COLOUR_MAP](upsample(change, *large.shape[:2]), bytes=True)[..., :3]
-    rank = "same everywhere" if correlation is None else f"driven, rank {correlation:.2f}"
+    rank = "same everywhere" if correlation is None else f"driven, ρ {correlation:.2f}"
     return [
         (level, "own", overlay(large, both[0])),
         (level, rank, overlay(large, both[1])),
