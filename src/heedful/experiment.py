@@ -59,7 +59,7 @@ def compare(
     Args:
         variants: in the notation, e.g. `["none", "se", "se-ign3", "se@icasc"]`, the last trained with attention losses;
             the others are compared to the first.
-        data: `digits`, `cifar10`, `cifar100`, a folder of class folders or an .npz file.
+        data: `digits`, `cifar10`, `cifar100`, `svhn`, a folder of class folders or an .npz file.
         model: a `cifar_*` network or any name of timm's.
         seeds: number of seeds, 0, 1, ...
         epochs: passes over the training images.
@@ -73,7 +73,8 @@ def compare(
         What was written to `out`: see `heedful.report`.
 
     Raises:
-        InputError: for anything that cannot be used, before the first step; or, at the end, if a run diverged.
+        InputError: for anything that cannot be used, before the first step; or, at the end, if a run diverged or
+            could not be evaluated (`IncompleteError`).
     """
     chosen = {**(settings or {}), "data": data, "model": model, "epochs": epochs}
     recipe = compare_recipe(variants, chosen, num_seeds=seeds, first_seed=0)

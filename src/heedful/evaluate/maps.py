@@ -88,13 +88,8 @@ def evaluate_maps(
     Raises:
         InputError: if images have several classes, the network has fewer than two, or layer or method is unknown.
     """
-    if sample.split.labels.ndim != 1:
-        raise InputError(f"{sample.name} has images with several classes, but maps are evaluated for one true class")
-    device = next(model.parameters()).device
-    batches = batches_of(sample.split, mean, deviation, device)
-    first, _ = next(iter(batches))
-    question = Question(model, last_layer(model, first[:1]) if layer is None else layer, method)
-    few = sample.limited(num_slow)
+    batches, question = posed(model, sample, mean, deviation, layer, method)
+    device, few = next(model.parameters()).device, sample.limited(num_slow)
     return {
         "data": sample.name,
         "layer": question.layer,
@@ -104,6 +99,17 @@ def evaluate_maps(
         "num_slow": len(few.split),
         **_slow(question, batches_of(few.split, mean, deviation, device)),
     }
+
+
+def posed(
+    model: nn.Module, sample: Sample, mean: Channels, deviation: Channels, layer: str | None, method: str
+) -> tuple[Iterable[tuple[Tensor, Tensor]], Question]:
+    """Return the batches of a sample, and the question about them; arguments and errors as of `evaluate_maps`."""
+    if sample.split.labels.ndim != 1:
+        raise InputError(f"{sample.name} has images with several classes, but maps are evaluated for one true class")
+    batches = batches_of(sample.split, mean, deviation, next(model.parameters()).device)
+    first, _ = next(iter(batches))
+    return batches, Question(model, last_layer(model, first[:1]) if layer is None else layer, method)
 
 
 def batches_of(

@@ -8,11 +8,10 @@ from heedful.data.batches import Channels
 from heedful.errors import InputError
 from heedful.evaluate.found import Found, Headline, Numbers
 from heedful.evaluate.located import NO_OBJECTS, OnObjects, stretched
-from heedful.evaluate.maps import Question, batches_of
+from heedful.evaluate.maps import Question, posed
 from heedful.evaluate.object_data import Sample
 from heedful.evaluate.own_masks import fused, own_masks
 from heedful.maps.processing import upsampled
-from heedful.maps.record import last_layer
 
 FUSED, LEVEL = "masks", "level "
 SHOWN = {"pxap": "PxAP", "max_box_acc": "MaxBoxAccV2", "jaccard": "Jaccard"}
@@ -48,13 +47,9 @@ def localization(
     Raises:
         InputError: if images have several classes, no image has an object, or layer or method is unknown.
     """
-    if sample.split.labels.ndim != 1:
-        raise InputError(f"{sample.name} has images with several classes, but maps are evaluated for one true class")
     if sample.objects is None:
         raise InputError(f"{sample.name}: {NO_OBJECTS}: give images with one of them, see docs/evidence.md")
-    batches = batches_of(sample.split, mean, deviation, next(model.parameters()).device)
-    first, _ = next(iter(batches))
-    question = Question(model, last_layer(model, first[:1]) if layer is None else layer, method)
+    batches, question = posed(model, sample, mean, deviation, layer, method)
     objects, start = OnObjects(sample), 0
     for images, labels in batches:
         objects.add(slice(start, start + len(labels)), _maps(question, images, labels), labels)
