@@ -15,9 +15,9 @@ from heedful.gates import Opening
 from heedful.layers import CONVOLUTIONS, LAYERS
 from heedful.surgery import attended
 from heedful.surgery.convolutions import convolution_sites
-from heedful.surgery.dry_run import outputs
+from heedful.surgery.dry_run import calls
 from heedful.surgery.gating import Gated, gates_of, unused
-from heedful.surgery.sites import Sites, output_sites
+from heedful.surgery.sites import Sites, input_sites, output_sites
 from heedful.variant import Part, Variant, parse
 
 Start = Literal["identity", "paper"]
@@ -27,10 +27,10 @@ _MARK = "__module__"
 
 @dataclass(frozen=True)
 class Site:
-    """A place that has got attention, in its child `attention`.
+    """A place that has got attention, in its child `attention`, or `before` if its input is attended.
 
     Args:
-        name: of the module whose output is attended, or of the convolution whose weights are.
+        name: of the module whose output or input is attended, or of the convolution whose weights are.
         variant: what was put there, in the notation.
         channels: of the feature map there.
         height: of the map, for the image that the network was tried on.
@@ -52,6 +52,7 @@ def attach(
     start: str = "identity",
     reduction: int | None = None,
     convention: str | None = None,
+    before: bool = False,
     example: Any = None,
 ) -> list[Site]:
     """Put attention into a network, pretrained or not: in place, all or nothing; no key of its state dict changes.
@@ -59,7 +60,8 @@ def attach(
     Layers stand on the output of modules: at the end of residual branches, of concatenating blocks, or in plain
     networks after each convolution with its norm and activation (`heedful.surgery.sites` says how they are found). `aw`
     and `sk` take the place of convolutions (`heedful.surgery.convolutions`). Nothing is computed: shapes come from a
-    pass on meta tensors. Frozen parameters stay frozen; those of the attention are trained.
+    pass on meta tensors. Frozen parameters stay frozen; those of the attention are trained. [Z] is Zhu et al., "An
+    Attention Module for Convolutional Neural Networks", ICANN 2021.
 
     Args:
         model: any `nn.Module` with convolutions.
@@ -70,6 +72,8 @@ def attach(
             `heedful.gates.Opening`). `paper`: the layers as the papers begin with them.
         reduction: channels divided by the hidden width of the layers that have one; None: each layer's own.
         convention: whose `se` and `cbam`, see `heedful.layers.conventions`; None: the papers'.
+        before: layers stand before the modules that `sites` then must name, in whose forward pass they attend the first
+            argument: [Z], section 4.2. `aw` and `sk` are in the convolutions all the same.
         example: an input of the network, for one that does not run on an image of 224 x 224 pixels.
 
     Returns:
@@ -85,32 +89,34 @@ def attach(
     _check(model, variant, start, options)
     if not variant.parts:
         return []
-    replaced, places = _places(model, variant, sites, example)
+    replaced, places = _places(model, variant, sites, before, example)
     appended = Variant(tuple(part for part in variant.parts if part.layer in LAYERS))
     layers = {site.name: _layers(appended, site, model, options) for site in places}
-    changed: list[nn.Module] = []
+    put_in: list[tuple[nn.Module, nn.Module]] = []  # host and attention
     try:
         for site, part in replaced:
             convolution = model.get_submodule(site.name)
             assert isinstance(convolution, nn.Conv2d)
             CONVOLUTIONS[part.layer].put_into(convolution, gate=part.gate, **_accepted(part.layer, options))
             setattr(convolution, _MARK, nn.Conv2d.__module__)
-            changed.append(convolution)
+            put_in.append((convolution, convolution.get_submodule("attention")))
         for name, layer in layers.items():
-            attended.put(model.get_submodule(name), layer)
-            changed.append(model.get_submodule(name))
-        gates = [gated for module in changed for gated in gates_of(module)]
+            attended.put(model.get_submodule(name), layer, before=before)
+            put_in.append((model.get_submodule(name), layer))
         if start == "identity":
-            for module in changed:
-                _open(gates_of(module), _like(model, module))
-        idle = unused(model, gates, [site.name for site in [*(site for site, _ in replaced), *places]], example)
+            for host, attention in put_in:
+                _open(gates_of(attention), _like(model, host))
+        # Not the gates of the hosts: a block can hold attention of its own, and convolutions that have got some.
+        gates = [gated for _, attention in put_in for gated in gates_of(attention)]
+        sites_found = [*places, *(site for site, _ in replaced)]
+        idle = unused(model, gates, [site.name for site in sites_found], example)
         assert not idle, f"put in but not called: {idle}"
     except BaseException:
-        for module in changed:
-            _restore(module)
+        for host, _ in put_in:
+            _restore(host)
         raise
     order = {name: number for number, (name, _) in enumerate(model.named_modules())}
-    return sorted([*(site for site, _ in replaced), *places], key=lambda site: order[site.name])
+    return sorted(sites_found, key=lambda site: order[site.name])
 
 
 def detach(model: nn.Module) -> int:
@@ -124,22 +130,26 @@ def detach(model: nn.Module) -> int:
     with_attention = _attended(model)
     if not with_attention:
         raise InputError("the network has no attention that heedful.attach put into it")
-    for module in with_attention:
-        _restore(module)
-    return len(with_attention)
+    return sum(_restore(module) for module in with_attention)
 
 
 def _attended(model: nn.Module) -> list[nn.Module]:
     # A convolution with attention that the user's own code made has no mark.
-    return [module for module in model.modules() if isinstance(module, attended.Attended) or _MARK in vars(module)]
+    return [module for module in model.modules() if isinstance(module, _HOSTS) or _MARK in vars(module)]
 
 
-def _restore(module: nn.Module) -> None:
-    if isinstance(module, attended.Attended):
+_HOSTS = (attended.Attended, attended.Preceded)
+
+
+def _restore(module: nn.Module) -> int:
+    """Take out what was put into the module, and return how much: a convolution can have it within and before it."""
+    is_host, is_marked = isinstance(module, _HOSTS), _MARK in vars(module)
+    if is_host:
         attended.take(module)
-    else:
+    if is_marked:
         module.take_out()  # type: ignore[operator]
         delattr(module, _MARK)
+    return is_host + is_marked
 
 
 def _check(model: nn.Module, variant: Variant, start: str, options: Mapping[str, Any]) -> None:
@@ -153,6 +163,11 @@ def _check(model: nn.Module, variant: Variant, start: str, options: Mapping[str,
         raise InputError(
             "the network has attention from heedful.attach already: heedful.detach(model) takes it out; several layers "
             "at once are written like se+cbam"
+        )
+    if variant.fusion is not None:
+        raise InputError(
+            f"variant {str(variant)!r} fuses networks of several streams: heedful.TwoStream(streams, fusion=...) makes "
+            "one of them"
         )
     if variant.pay is not None:
         raise InputError(
@@ -168,9 +183,9 @@ def _check(model: nn.Module, variant: Variant, start: str, options: Mapping[str,
 
 
 def _places(
-    model: nn.Module, variant: Variant, sites: Sites | None, example: Any
+    model: nn.Module, variant: Variant, sites: Sites | None, before: bool, example: Any
 ) -> tuple[list[tuple[Site, Part]], list[Site]]:
-    """Return the convolutions with the part that each becomes, and the places of the appended layers."""
+    """Return the convolutions with the part that each becomes, and the places of the other layers."""
     replaced = {
         name: part
         for part in variant.parts
@@ -178,36 +193,49 @@ def _places(
         for name in convolution_sites(model, sites, example)
     }
     appended = "+".join(str(part) for part in variant.parts if part.layer in LAYERS)
-    places = output_sites(model, sites) if appended else []
+    places = (input_sites if before else output_sites)(model, sites) if appended else []
     twice = replaced.keys() & set(places)
-    if twice:
+    if twice and not before:
         raise InputError(
             f"variant {str(variant)!r}: {min(twice)!r} cannot take all of it: name other places with sites="
         )
-    calls = outputs(model, [*replaced, *places], example)
-    found = {name: site for name in calls if (site := _site(name, calls[name], strict=sites is not None))}
-    if (appended and not found.keys() & set(places)) or (replaced and not found.keys() & replaced.keys()):
+    _check_free(model, places, attended.BEFORE if before else attended.BEHIND)
+    seen = calls(model, [*replaced, *places], example)
+    strict = sites is not None
+    convolutions = {name: _site(name, [call.result for call in seen[name]], strict=strict) for name in replaced}
+    hosts = [
+        _site(name, [call.given if before else call.result for call in seen[name]], strict=strict, before=before)
+        for name in places
+    ]
+    if (appended and not any(hosts)) or (replaced and not any(convolutions.values())):
         raise InputError("no module puts out feature maps (N, C, H, W) just once: name some that do with sites=")
     return (
         [
-            (dataclasses.replace(found[name], variant=str(part)), part)
-            for name, part in replaced.items()
-            if name in found
+            (dataclasses.replace(site, variant=str(replaced[name])), replaced[name])
+            for name, site in convolutions.items()
+            if site
         ],
-        [dataclasses.replace(found[name], variant=appended) for name in places if name in found],
+        [dataclasses.replace(site, variant=appended) for site in hosts if site],
     )
 
 
-def _site(name: str, calls: list[Any], *, strict: bool) -> Site | None:
+def _check_free(model: nn.Module, places: list[str], child: str) -> None:
+    for name in places:
+        if hasattr(model.get_submodule(name), child):
+            raise InputError(f"sites: {name!r} has an attribute {child!r} of its own already: choose another module")
+
+
+def _site(name: str, maps: list[Any], *, strict: bool, before: bool = False) -> Site | None:
     """Return the place, or None where attention cannot or need not stand: an error if the user named it."""
-    is_map = len(calls) == 1 and isinstance(calls[0], Tensor) and calls[0].ndim == 4
-    if is_map and (strict or calls[0].shape[2:].numel() > 1):
-        return Site(name, "", *calls[0].shape[1:])
+    is_map = len(maps) == 1 and isinstance(maps[0], Tensor) and maps[0].ndim == 4
+    if is_map and (strict or maps[0].shape[2:].numel() > 1):
+        return Site(name, "", *maps[0].shape[1:])
     if not strict:
         return None
-    if len(calls) != 1:
-        raise InputError(f"sites: {name!r} is called {len(calls)} times in a forward pass, but must be called once")
-    raise InputError(f"sites: {name!r} does not put out a feature map (N, C, H, W): choose another module")
+    if len(maps) != 1:
+        raise InputError(f"sites: {name!r} is called {len(maps)} times in a forward pass, but must be called once")
+    does = "take a feature map (N, C, H, W) first" if before else "put out a feature map (N, C, H, W)"
+    raise InputError(f"sites: {name!r} does not {does}: choose another module")
 
 
 def _layers(variant: Variant, site: Site, model: nn.Module, options: Mapping[str, Any]) -> nn.Module:

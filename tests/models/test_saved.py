@@ -14,8 +14,9 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from torch import nn
 
 from heedful import InputError, SqueezeExcitation, build, ign2, load
+from heedful.models.cards import ModelCard
 from heedful.models.cifar_resnet import CifarResNet
-from heedful.models.saved import ModelCard, read_card, save, saveable
+from heedful.models.saved import read_card, save, saveable
 
 NAMES = ("a", "b", "ç")
 

@@ -10,13 +10,12 @@ from typing import Any
 import huggingface_hub
 import torch
 from huggingface_hub.errors import HFValidationError
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from heedful import files
-from heedful.attachment import Start
 from heedful.errors import InputError
+from heedful.models.cards import CARDS, Card, ClipCard, DetectorCard
 from heedful.surgery.mixing import Mixed, mix
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -27,57 +26,27 @@ PAGE = """---
 
 # {{ model }}, {{ variant }}
 
-`{{ model }}` with the attention `{{ variant }}`, {{ num_classes }} classes, images of {{ image_size }} pixels.
+`{{ model }}` with `{{ variant }}`, {{ num_classes }} classes{% if image_size %},
+images of {{ image_size }} pixels{% endif %}.
 
 ```python
 import heedful
 
 model = heedful.load("this repository's id")
-model.card.classes, model.card.mean, model.card.deviation
+model.card
 ```
 """
 """The README beside the weights; huggingface_hub fills it in."""
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class ModelCard:
-    """What is needed to rebuild a network and to prepare images for it.
-
-    Args:
-        model: name, as for `build`.
-        variant: the attention in it, in the notation.
-        reduction: of the attention's MLPs; None: each layer's own.
-        classes: names of the outputs, in order.
-        image_size: side in pixels of the images it was trained on.
-        mean: of each colour channel, in [0, 1], subtracted from the image.
-        deviation: of each colour channel, by which the image is then divided.
-        convention: whose `se` and `cbam`, as for `build`; None: the papers'.
-        in_channels: channels of the image.
-        start: how the attention began, as for `build`: the gates of "identity" have a parameter more.
-        multi_label: whether an image can be of several classes: probabilities are then the sigmoid of each logit.
-    """
-
-    model: str
-    variant: str
-    reduction: int | None
-    classes: tuple[str, ...]
-    image_size: int
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    convention: str | None = None
-    in_channels: int = 3
-    start: Start = "paper"
-    multi_label: bool = False
 
 
 class Saveable(Mixed, huggingface_hub.ModelHubMixin, model_card_template=PAGE, library_name="heedful",
                pipeline_tag="image-classification"):  # fmt: skip
     """A network that `build` made: `save_pretrained(folder)` and `push_to_hub(repo_id)` of huggingface_hub.
 
-    Both write what `save` writes, and a README; `heedful.load` reads it. `card` is the network's ModelCard.
+    Both write what `save` writes, and a README; `heedful.load` reads it.
     """
 
-    card: ModelCard
+    card: Card
 
     def __new__(cls, *_args: Any, **_options: Any) -> "Saveable":
         """Return a blank network; the Hub's own would give copies a configuration of the constructor's defaults."""
@@ -107,14 +76,14 @@ class Saveable(Mixed, huggingface_hub.ModelHubMixin, model_card_template=PAGE, l
         return super().generate_model_card(*args, **options)
 
 
-def saveable(model: nn.Module, card: ModelCard) -> None:
+def saveable(model: nn.Module, card: Card) -> None:
     """Give the network `card`, `save_pretrained` and `push_to_hub`, in place; a second call exchanges the card."""
     if not isinstance(model, Saveable):
         mix(model, Saveable)
     model.card = card  # type: ignore[assignment]  # nn.Module's stub allows tensors and modules alone
 
 
-def save(model: nn.Module, card: ModelCard, folder: Path) -> None:
+def save(model: nn.Module, card: Card, folder: Path) -> None:
     """Write `model.safetensors` and `model.json` into the folder, each in one step."""
     from safetensors.torch import save_model
 
@@ -127,7 +96,7 @@ def save(model: nn.Module, card: ModelCard, folder: Path) -> None:
     files.write(folder / CARD, json.dumps(asdict(card), indent=1, ensure_ascii=False))
 
 
-def read_card(folder: Path) -> ModelCard:
+def read_card(folder: Path) -> Card:
     """Return what `save` wrote into `model.json`.
 
     Raises:
@@ -137,11 +106,15 @@ def read_card(folder: Path) -> ModelCard:
     if not path.is_file():
         raise InputError(f"{folder} holds no trained model (no {CARD}): give the folder of a finished run")
     try:
-        return TypeAdapter(ModelCard).validate_json(path.read_bytes())
+        content = json.loads(path.read_bytes())
+        kind = CARDS[content.get("task", "classification")]
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"{part}: " for part in first["loc"])
-        raise InputError(f"{path} is damaged, or of another version of heedful: {place}{first['msg']}") from None
+        reason = "".join(f"{part}: " for part in first["loc"]) + first["msg"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error)
+    raise InputError(f"{path} is damaged, or of another version of heedful: {reason}")
 
 
 def load(model: str | Path, *, revision: str | None = None) -> nn.Module:
@@ -163,8 +136,13 @@ def load(model: str | Path, *, revision: str | None = None) -> nn.Module:
     return network.eval()
 
 
-def _rebuilt(card: ModelCard) -> nn.Module:
-    from heedful.models import build  # which makes what it builds saveable: each module needs the other
+def _rebuilt(card: Card) -> nn.Module:
+    # Those that build make what they build saveable: each module needs the other.
+    if isinstance(card, ClipCard):
+        return _rebuilt_streams(card)
+    if isinstance(card, DetectorCard):
+        return _rebuilt_detector(card)
+    from heedful.models import build
 
     return build(
         card.model,
@@ -175,6 +153,26 @@ def _rebuilt(card: ModelCard) -> nn.Module:
         convention=card.convention,
         start=card.start,
     )
+
+
+def _rebuilt_streams(card: ClipCard) -> nn.Module:
+    from heedful.models.build_streams import build_streams
+
+    return build_streams(
+        card.model,
+        card.variant,
+        num_classes=len(card.classes),
+        shapes={name: stream.shape for name, stream in card.streams.items()},
+        reduction=card.reduction,
+        factor=card.factor,
+        start=card.start,
+    )
+
+
+def _rebuilt_detector(card: DetectorCard) -> nn.Module:
+    from heedful.models.detection import detector_of
+
+    return detector_of(card)
 
 
 def _folder_of(model: str, revision: str | None) -> Path:
@@ -204,7 +202,7 @@ def _fill(network: nn.Module, path: Path) -> None:
         raise InputError(f"{path} does not fit the network of {CARD}: {error}") from None
 
 
-def _check_rebuilt(model: nn.Module, card: ModelCard) -> None:
+def _check_rebuilt(model: nn.Module, card: Card) -> None:
     """Raise InputError if `load` would make another network of the card than this one."""
     with torch.device("meta"):
         twin = _rebuilt(card)

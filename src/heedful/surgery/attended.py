@@ -1,4 +1,4 @@
-"""A module whose output passes through attention: its own class with one method more, under its own name."""
+"""A module whose output or input passes through attention: its own class with one method more, under its own name."""
 
 from typing import Any
 
@@ -8,6 +8,9 @@ from heedful.errors import InputError
 from heedful.layers.product import forget
 from heedful.surgery.attended_norm import Remembered, can_remember
 from heedful.surgery.mixing import Mixed, mix, unmix
+
+BEHIND, BEFORE = "attention", "before"
+"""Names of the children that hold attention on a module's output, and on its input."""
 
 
 class Attended(Mixed):
@@ -33,12 +36,23 @@ class Attended(Mixed):
         )
 
 
-class AttendedDict(Attended):
-    """The same for a module that goes through its children as a dict, as the dense blocks of DenseNets do."""
+class Preceded(Mixed):
+    """The same with attention on the first argument, in the child `before`."""
+
+    before: nn.Module
+    qconfig = Attended.qconfig
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return what the module makes of its attended input."""
+        return super().forward(forget(self.before(x)), *args, **kwargs)  # type: ignore[misc]
+
+
+class OwnChildren(Mixed):
+    """For a module that goes through its children as a dict, as the dense blocks of DenseNets do: without ours."""
 
     def _own(self) -> dict[str, nn.Module]:
         children: dict[str, nn.Module] = self._modules  # type: ignore[attr-defined]
-        return {name: child for name, child in children.items() if name != "attention"}
+        return {name: child for name, child in children.items() if name not in (BEHIND, BEFORE)}
 
     def __len__(self) -> int:
         return len(self._own())
@@ -59,21 +73,22 @@ class AttendedDict(Attended):
         return self._own().items()
 
 
-def put(host: nn.Module, attention: nn.Module) -> None:
-    """Let the host's output pass through the attention from now on, in place."""
+def put(host: nn.Module, attention: nn.Module, *, before: bool = False) -> None:
+    """Let the host's output, or the first of its arguments, pass through the attention from now on, in place."""
     attention.train(host.training)
-    host.add_module("attention", attention)
-    if can_remember(host):
+    host.add_module(BEFORE if before else BEHIND, attention)
+    if isinstance(host, nn.ModuleDict):
+        mix(host, OwnChildren)
+    if can_remember(host) and not before:
         mix(host, Remembered)
-    mix(host, AttendedDict if isinstance(host, nn.ModuleDict) else Attended)
+    mix(host, Preceded if before else Attended)
 
 
 def take(host: nn.Module) -> nn.Module:
     """Undo `put`, and return the attention."""
-    assert isinstance(host, Attended)
-    unmix(host)
-    if isinstance(host, Remembered):
+    name = BEFORE if isinstance(host, Preceded) else BEHIND
+    attention = host.get_submodule(name)
+    while isinstance(host, (Attended, Preceded, Remembered, OwnChildren)):
         unmix(host)
-    attention = host.attention
-    del host.attention
+    delattr(host, name)
     return attention

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from heedful.layers.product import Origin, remember
+from heedful.layers.synchronised import is_synchronised
 from heedful.surgery.mixing import Mixed
 
 
@@ -36,12 +37,13 @@ def can_remember(module: nn.Module) -> bool:
 
 
 def _usual(norm: nn.BatchNorm2d, u: Tensor) -> bool:
-    """Return whether the norm has all its parts, and no compiler, tracer or transform looks at what it does."""
+    """Return whether the norm has all its parts, and no compiler, tracer, transform or process has a part in it."""
     parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum)
     return (
         type(u) is Tensor
         and norm.track_running_stats
         and not [part for part in parts if part is None]
+        and not is_synchronised()
         and not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
         and not torch._C._are_functorch_transforms_active()

@@ -22,7 +22,8 @@ def convolution_sites(model: nn.Module, sites: Sites | None = None, example: Any
 
     Args:
         model: any module.
-        sites: as for `heedful.surgery.sites.output_sites`; a name that holds no such convolution must be one itself.
+        sites: as for `heedful.surgery.sites.output_sites`; a module that holds no convolution by structure must be a
+            plain one, or hold a single one.
         example: see `heedful.surgery.dry_run.outputs`.
 
     Raises:
@@ -34,6 +35,7 @@ def convolution_sites(model: nn.Module, sites: Sites | None = None, example: Any
     chosen = choose(model, sites, lambda model: by_structure(model, example))
     if callable(sites):
         chosen = [name for name in chosen if name in plain]
+    chosen = [_single(name, plain) for name in chosen]
     for name in chosen:
         if name not in plain:
             kind = type(model.get_submodule(name)).__name__
@@ -41,6 +43,12 @@ def convolution_sites(model: nn.Module, sites: Sites | None = None, example: Any
     if not chosen:
         raise InputError("no convolution was found whose weights could be attended: name some with sites=")
     return list(dict.fromkeys(chosen))
+
+
+def _single(name: str, plain: set[str]) -> str:
+    """Return the only plain convolution within a module, or else the module's own name."""
+    within = [convolution for convolution in plain if convolution.startswith(f"{name}.")]
+    return within[0] if len(within) == 1 else name
 
 
 def by_structure(model: nn.Module, example: Any = None) -> list[str]:

@@ -1,9 +1,9 @@
-"""What shapes a network's modules put out, found without computing: a forward pass on meta tensors."""
+"""What shapes a network's modules take and put out, found without computing: a forward pass on meta tensors."""
 
 import functools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,21 @@ from heedful.temporary import evaluation_mode, removing
 SIDE = 224
 
 
+class Call(NamedTuple):
+    """What a module was given and what it put out: its first positional argument, and its result."""
+
+    given: Any
+    result: Any
+
+
 def outputs(model: nn.Module, names: Collection[str], example: Any = None) -> dict[str, list[Any]]:
-    """Return what each named module puts out in one forward pass, a list with one entry for each of its calls.
+    """Return what each named module puts out in one forward pass; arguments and errors are those of `calls`."""
+    found = calls(model, names, example)
+    return {name: [call.result for call in of_module] for name, of_module in found.items()}
+
+
+def calls(model: nn.Module, names: Collection[str], example: Any = None) -> dict[str, list[Call]]:
+    """Return the calls of each named module in one forward pass, in order.
 
     Nothing is computed: parameters and input are meta tensors, which have a shape alone, or where the network makes
     tensors of its own, fake ones. A pass that fails after the last of the modules counts: a network made for images of
@@ -61,19 +74,20 @@ def images_for(model: nn.Module) -> list[Tensor]:
 
 def _pass(
     model: nn.Module, names: Collection[str], run: Callable[[], None]
-) -> tuple[dict[str, list[Any]], Exception | None]:
+) -> tuple[dict[str, list[Call]], Exception | None]:
     modules = dict(model.named_modules(remove_duplicate=False))
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    hooks = [
-        modules[name].register_forward_hook(lambda _m, _i, out, calls=calls: calls.append(out))
-        for name, calls in found.items()
-    ]
+    found: dict[str, list[Call]] = {name: [] for name in names}
+    hooks = [modules[name].register_forward_hook(functools.partial(_note, seen)) for name, seen in found.items()]
     with removing(hooks), evaluation_mode(model), torch.no_grad():
         try:
             run()
         except Exception as error:  # the network's own code, which may raise anything
             return found, error
     return found, None
+
+
+def _note(seen: list[Call], _module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
+    seen.append(Call(arguments[0] if arguments else None, result))
 
 
 def _on_meta(model: nn.Module, example: Any) -> None:

@@ -35,7 +35,25 @@ def output_sites(model: nn.Module, sites: Sites | None = None) -> list[str]:
     Raises:
         InputError: if nothing is found, a name is unknown or occurs twice, or a site lies within another.
     """
-    chosen = [_innermost_last(model, name) for name in choose(model, sites, by_structure)]
+    chosen = [_innermost(model, name, -1) for name in choose(model, sites, by_structure)]
+    _refuse_twice(chosen)
+    _refuse_nested(chosen)
+    return chosen
+
+
+def input_sites(model: nn.Module, sites: Sites | None) -> list[str]:
+    """Return the names of the modules before which attention is put: no structure says where, so all are named.
+
+    Args:
+        model: any module.
+        sites: as for `output_sites`, but each name stands for itself; a sequence stands for its first module.
+
+    Raises:
+        InputError: if there are none, a name is unknown or occurs twice, or a site lies within another.
+    """
+    chosen = [_innermost(model, name, 0) for name in choose(model, sites, lambda _: [])]
+    if not chosen:
+        raise InputError("before=True: name with sites= the modules before which attention shall stand")
     _refuse_twice(chosen)
     _refuse_nested(chosen)
     return chosen
@@ -182,12 +200,12 @@ def _named(model: nn.Module, names: list[str], structural: list[str]) -> list[st
     return chosen
 
 
-def _innermost_last(model: nn.Module, name: str) -> str:
-    """Return the last module of a sequence instead of the sequence, whose children its forward takes all alike."""
+def _innermost(model: nn.Module, name: str, end: int) -> str:
+    """Return the first or last module of a sequence, end 0 or -1, not itself: its forward takes all children alike."""
     module = model.get_submodule(name)
     while type(module).forward is nn.Sequential.forward and len(module) > 0:  # type: ignore[arg-type]
-        last = list(module._modules)[-1]
-        name, module = f"{name}.{last}", module.get_submodule(last)
+        child = list(module._modules)[end]
+        name, module = f"{name}.{child}", module.get_submodule(child)
     return name
 
 
