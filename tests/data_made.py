@@ -1,5 +1,6 @@
 """Small data sets made up for the tests: images that a tiny network can learn within seconds."""
 
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -116,6 +117,37 @@ def voc2012(root: Path, *, sets=None, size=16):
             text = f"<annotation>\n  <filename>{name}.jpg</filename>\n{''.join(written)}</annotation>\n"
             (root / "Annotations" / f"{name}.xml").write_text(text)
     return root
+
+
+def coco_json(path: Path, shown, *, size=16, names=("cat", "dog"), images=None):
+    """Write a file in COCO's format, and the images that it lists.
+
+    Args:
+        path: of the JSON.
+        shown: {"1.jpg": [("cat", 1, 2, 9, 10)]}: name and x, y, width, height of the boxes of each image.
+        size: of the images, in pixels.
+        names: of the categories, whose ids are 1, 3, 5, ...
+        images: the folder of the images; None: that of the JSON.
+    """
+    content = {
+        "images": [
+            {"id": number, "file_name": name, "height": size, "width": size}
+            for number, name in enumerate(shown, start=100)
+        ],
+        "annotations": [
+            {"image_id": number, "category_id": 2 * names.index(name) + 1, "bbox": box, "iscrowd": 0}
+            for number, boxes in enumerate(shown.values(), start=100)
+            for name, *box in boxes
+        ],
+        "categories": [{"id": 2 * place + 1, "name": name} for place, name in enumerate(names)],
+    }
+    for number, entry in enumerate(content["annotations"]):
+        entry["id"] = number
+    for name in shown:
+        save_image((images or path.parent) / name, size=size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1))
+    return path
 
 
 def labels_csv(root: Path, *, num_classes=3, count=24, size=16, with_split=False):

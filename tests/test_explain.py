@@ -20,7 +20,8 @@ from heedful.explain.page import MARK
 from heedful.explain.question import Question, chosen
 from heedful.explain.subject import subject
 from heedful.maps.classes import Top
-from heedful.models.saved import ModelCard, save
+from heedful.models.cards import ModelCard
+from heedful.models.saved import save
 
 MEAN, DEVIATION = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CLASSES = ("cat", "Dog", "house, small", "dog house")

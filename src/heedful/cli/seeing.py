@@ -1,5 +1,6 @@
 """Commands about what trained networks see: explain, evaluate."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ import typer
 from rich.console import Console
 
 from heedful.cli.application import Device, app, console
+from heedful.errors import InputError
 
 
 @app.command()
@@ -22,26 +24,45 @@ def explain(
     query: Annotated[
         Path | None, typer.Option(help="An image that drives the masks of the others, in networks such as pay2-dp.")
     ] = None,
+    score: Annotated[
+        float | None, typer.Option(help="Of a detector: the least that is drawn.", show_default="0.5")
+    ] = None,
     pretrained: Annotated[bool, typer.Option(help="Take timm's weights for a name of timm's.")] = True,
     out: Annotated[Path, typer.Option(help="Folder for pictures and page.")] = Path("explained"),
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 16,
     device: Device = "auto",
 ) -> None:
-    """Draw what a network heeds in images: maps of their highest classes, and a page of all of them."""
+    """Draw what a network heeds in images, maps of its highest classes, or what a detector finds; a page of all."""
     from rich.progress import Progress
 
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bars:
         task = bars.add_task("setting up", total=None)
         from heedful import files
         from heedful.explain import explain as draw
+        from heedful.explain.detections import explain_detections, is_detector
         from heedful.explain.query import driven
 
-        picture = None if query is None else driven(images, model, query, pretrained=pretrained, device=device)
-        outcome = draw(
-            images, model, out=out, layers=None if layers is None else layers.split(","), method=method,
-            classes=classes, smooth=smooth, pretrained=pretrained, batch_size=batch_size, device=device,
-            report=lambda done, total: bars.update(task, description="images", completed=done, total=total),
-        )  # fmt: skip
+        def report(done: int, total: int) -> None:
+            bars.update(task, description="images", completed=done, total=total)
+
+        picture = None
+        if is_detector(model):
+            given = {"--layers": layers, "--method": method != "grad-cam", "--classes": classes != "top5",
+                     "--smooth": smooth != "none", "--query": query}  # fmt: skip
+            _refuse(given, "finds objects")
+            outcome = explain_detections(
+                images, model, out=out, score=0.5 if score is None else score, batch_size=batch_size, device=device,
+                report=report,
+            )  # fmt: skip
+        else:
+            _refuse({"--score": score is not None}, "classifies images")
+            if query is not None:
+                picture = driven(images, model, query, pretrained=pretrained, device=device)
+            outcome = draw(
+                images, model, out=out, layers=None if layers is None else layers.split(","), method=method,
+                classes=classes, smooth=smooth, pretrained=pretrained, batch_size=batch_size, device=device,
+                report=report,
+            )  # fmt: skip
     if query is not None and picture is not None:
         files.write(out / f"query+{query.stem}.png", picture)  # no picture of an image has a + in its name
         console.print(f"query: {out / f'query+{query.stem}.png'}", highlight=False, markup=False, soft_wrap=True)
@@ -53,7 +74,14 @@ def explain(
     raise typer.Exit(1 if outcome.failures else 0)
 
 
-Protocol = Literal["classification", "maps", "localization", "robustness", "transfer", "segmentation"]
+def _refuse(given: Mapping[str, object], does: str) -> None:
+    """Raise an InputError if an option is given that has no meaning for a network that does this."""
+    for option, is_given in given.items():
+        if is_given:
+            raise InputError(f"this network {does}, which has no use for {option}: leave it out")
+
+
+Protocol = Literal["classification", "detection", "maps", "localization", "robustness", "transfer", "segmentation"]
 
 
 @app.command()
@@ -62,7 +90,9 @@ def evaluate(
     on: Annotated[Protocol, typer.Option(help="What to measure: see docs/evaluations.md.")] = "classification",
     data: Annotated[
         str | None,
-        typer.Option(help="A folder (images/ with boxes.csv or masks/), .npz or name.", show_default="test images"),
+        typer.Option(
+            help="A folder (images/ with boxes.csv or masks/, COCO, VOC), .npz or name.", show_default="test images"
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use at most so many images, evenly spaced.")] = None,
     layer: Annotated[str | None, typer.Option(help="Of the class maps.", show_default="last of 4 x 4 places")] = None,

@@ -1,7 +1,7 @@
 """Pictures of what a network heeds in images: maps of its highest classes, one page, many images in batches."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from heedful import files
 from heedful.errors import InputError
 from heedful.evaluate.cost import chosen_device
-from heedful.explain.folder import is_ours, make
-from heedful.explain.images import image_files, pixels, shown_names, stems
-from heedful.explain.page import Entry, Failure, Found, Outcome, page
+from heedful.explain.batches import Report, Task, carry_out, check_batch_size, tasks_of
+from heedful.explain.images import pixels
+from heedful.explain.page import Entry, Failure, Found, Outcome, asked, coarse
 from heedful.explain.question import Question, question
 from heedful.explain.subject import Subject, subject
 from heedful.maps.attention import Explained
@@ -34,9 +34,6 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 Masks = dict[str, NDArray[np.float32]]
 """Level -> weight of each place of an image, (h, w); empty for a network that has none."""
 
-Task = tuple[Path, str, str]
-"""A file, the name that it is shown under, and that of what is made of it, without an ending."""
-
 
 def explain(
     paths: Sequence[str | Path],
@@ -50,7 +47,7 @@ def explain(
     pretrained: bool = True,
     batch_size: int = 16,
     device: str = "auto",
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = lambda done, total: None,
 ) -> Outcome:
     """Draw what a network heeds in each image, and write the pictures, the maps as arrays, and a page of all of them.
 
@@ -79,57 +76,42 @@ def explain(
         InputError: before anything is written, for what cannot be used; and, after what was done is on the page, if a
             batch needs too much memory.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, but it must be at least 1")
+    check_batch_size(batch_size)
     out, where = Path(out), chosen_device(device)
-    tasks = _tasks(paths, out)
+    tasks = tasks_of(paths, out)
     network = subject(model, pretrained=pretrained)
     network.model.to(where)
-    asked = question(network, layers=layers, method=method, classes=classes, smooth=smooth)
-    found = Outcome(network.title, network.warning, asked, len(tasks), [], [], _levels(network))
-    make(out)
-    files.write(out / "index.html", page(found))
-    try:
-        for start in range(0, len(tasks), batch_size):
-            report(start, len(tasks))
-            for each in _batch(tasks[start : start + batch_size], network, asked, out):
-                if isinstance(each, Failure):
-                    found.failures.append(each)
-                else:
-                    found.entries.append(each)
-    finally:  # what was done before an interruption is shown too
-        files.write(out / "index.html", page(found))
-    report(len(tasks), len(tasks))
-    return found
+    what = question(network, layers=layers, method=method, classes=classes, smooth=smooth)
+    levels, warnings = _levels(network), [text for text in (network.warning, coarse(what)) if text]
+    return carry_out(
+        Outcome(network.title, warnings, asked(what, levels), len(tasks), levels=levels),
+        tasks,
+        lambda batch: _batch(batch, network, what, out),
+        out,
+        batch_size=batch_size,
+        report=report,
+    )
 
 
 def _levels(network: Subject) -> tuple[str, ...]:
     return network.model.layers if isinstance(network.model, PayAttention) else ()
 
 
-def _tasks(paths: Sequence[str | Path], out: Path) -> list[Task]:
-    found = image_files(paths, without=out if is_ours(out) else None)
-    if any(path.resolve().parent == out.resolve() for path in found):
-        raise InputError(f"{out} holds images to explain, which pictures may overwrite: choose another folder (--out)")
-    names = shown_names(found)
-    return list(zip(found, names, stems(names), strict=True))
-
-
-def _batch(tasks: Sequence[Task], network: Subject, asked: Question, out: Path) -> Iterator[Entry | Failure]:
+def _batch(tasks: Sequence[Task], network: Subject, what: Question, out: Path) -> Iterator[Entry | Failure]:
     read = [pixels(path, network.read) for path, _, _ in tasks]
-    answers = _answers([picture for picture, _ in read if picture is not None], network, asked)
+    answers = _answers([picture for picture, _ in read if picture is not None], network, what)
     for task, (picture, reason) in zip(tasks, read, strict=True):
         yield Failure(task[1], reason) if picture is None else _written(task, picture, next(answers), network, out)
 
 
-def _answers(pictures: Sequence[Pixels], network: Subject, asked: Question) -> Iterator[tuple[Explained, Masks]]:
+def _answers(pictures: Sequence[Pixels], network: Subject, what: Question) -> Iterator[tuple[Explained, Masks]]:
     """Yield the maps of each picture and the network's own masks, computed for all at once."""
     if not pictures:
         return
     device = next(network.model.parameters()).device
     try:
         images = network.normalised(np.stack(pictures)).to(device)
-        answer, masks = asked.answer(network.model, images), _masks(network.model, images)
+        answer, masks = what.answer(network.model, images), _masks(network.model, images)
     except torch.OutOfMemoryError:
         raise InputError(f"batch_size: {len(pictures)} images at a time need too much memory, give fewer") from None
     for n in range(len(pictures)):

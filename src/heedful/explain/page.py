@@ -1,6 +1,7 @@
 """The page of explained images: their pictures, how to read them, what could not be read, and how it was made."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from heedful.explain.question import Question
 from heedful.maps.classes import Top
@@ -13,6 +14,8 @@ from heedful.surgery.stages import SMALLEST_SIDE
 MARK = '<meta name="generator" content="heedful explain">'
 """By which a later call knows that it may replace the page."""
 
+MAPS, DETECTIONS = "explain/page.html.j2", "explain/detections.html.j2"
+
 SMOOTHED = {
     "none": "",
     "flip": ", mean of the image and its mirror image",
@@ -22,11 +25,11 @@ SMOOTHED = {
 
 @dataclass(frozen=True)
 class Found:
-    """A class that was mapped: its name, its probability, and whether it is the true one."""
+    """A class that was mapped, or an object: name, probability or score, and whether it is the true class."""
 
     name: str
     probability: float
-    is_true: bool
+    is_true: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Entry:
 
     Args:
         name: its path, as it is shown.
-        stem: of the files made of it: STEM.png and STEM.maps.npz.
+        stem: of the files made of it: STEM.png and STEM.maps.npz or STEM.detections.npz.
         size: width and height of the picture on the page, in pixels.
         truth: name of the true class, or empty.
-        found: the mapped classes.
+        found: the mapped classes, or the objects that were found.
     """
 
     name: str
@@ -62,26 +65,23 @@ class Outcome:
 
     Args:
         title: of the network.
-        warning: what a reader of the maps must know of the network; empty if nothing.
-        question: what was asked.
+        warnings: what a reader of the pictures must know.
+        asked: name -> value of what was asked.
         num_images: that were asked about.
+        template: of the page.
+        levels: layers whose places the network weighs itself.
         entries: the explained images.
         failures: those that could not be read.
-        levels: layers whose places the network weighs itself, as `heedful.PayAttention` does.
     """
 
     title: str
-    warning: str
-    question: Question
+    warnings: list[str]
+    asked: dict[str, str]
     num_images: int
-    entries: list[Entry]
-    failures: list[Failure]
+    template: str = MAPS
     levels: tuple[str, ...] = ()
-
-    @property
-    def warnings(self) -> list[str]:
-        """What a reader of the maps must know."""
-        return [text for text in (self.warning, _coarse(self.question)) if text]
+    entries: list[Entry] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
 
 def page(outcome: Outcome) -> str:
@@ -90,12 +90,12 @@ def page(outcome: Outcome) -> str:
         "outcome": outcome,
         "mark": MARK,
         "state": _state(outcome),
-        "asked": _asked(outcome.question, outcome.levels),
         "has_truth": any(entry.truth for entry in outcome.entries),
         "alternative": _alternative,
+        "counted": counted,
         "percent": percent,
     }
-    return rendered("explain/page.html.j2", values)
+    return rendered(outcome.template, values)
 
 
 def _state(outcome: Outcome) -> str:
@@ -105,13 +105,14 @@ def _state(outcome: Outcome) -> str:
     return text + (f", {failed} could not be read" if failed else "") + stopped
 
 
-def _asked(question: Question, levels: tuple[str, ...]) -> dict[str, str]:
+def asked(question: Question, levels: tuple[str, ...]) -> dict[str, str]:
+    """Return what was asked about class maps, in words; levels as of an `Outcome`."""
     layers = [
         f"{layer} ({height} × {width} places)"
         for layer, (height, width) in zip(question.layers, question.places, strict=True)
     ]
-    asked = {"maps": question.method + SMOOTHED[question.smooth], "layers": listed(layers), "classes": _which(question)}
-    return asked if not levels else asked | {"attention": f"the network's own, at {listed(list(levels))}"}
+    told = {"maps": question.method + SMOOTHED[question.smooth], "layers": listed(layers), "classes": _which(question)}
+    return told if not levels else told | {"attention": f"the network's own, at {listed(list(levels))}"}
 
 
 def _which(question: Question) -> str:
@@ -121,17 +122,23 @@ def _which(question: Question) -> str:
     return f"of each image the {k} with the highest scores" if k > 1 else "of each image the one with the highest score"
 
 
-def _coarse(question: Question) -> str:
+def coarse(question: Question) -> str:
     """Return a warning if a layer's maps are so small that they show next to nothing."""
-    coarse = [
+    small = [
         layer for layer, places in zip(question.layers, question.places, strict=True) if min(places) < SMALLEST_SIDE
     ]
-    if not coarse:
+    if not small:
         return ""
     return (
-        f"Maps of less than {SMALLEST_SIDE} × {SMALLEST_SIDE} places, as those of {listed(coarse)}, show next to "
+        f"Maps of less than {SMALLEST_SIDE} × {SMALLEST_SIDE} places, as those of {listed(small)}, show next to "
         "nothing: choose an earlier layer, or a network for larger images."
     )
+
+
+def counted(entry: Entry) -> str:
+    """Return how many objects of each class were found, the most frequent class first."""
+    counts = Counter(found.name for found in entry.found)
+    return listed([f"{count} × {name}" for name, count in counts.most_common()]) or "nothing"
 
 
 def _alternative(entry: Entry) -> str:

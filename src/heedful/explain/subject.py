@@ -14,7 +14,8 @@ from heedful.data.batches import Channels, normalise
 from heedful.data.folder import LARGEST_IN_MEMORY
 from heedful.data.images import read_square
 from heedful.errors import InputError, unknown
-from heedful.models.saved import HUB_ID, Saveable, load
+from heedful.models.cards import Card, ModelCard
+from heedful.models.saved import CARD, HUB_ID, Saveable, load, read_card
 
 Reader = Callable[[Path], UInt8[np.ndarray, "height width 3"]]
 
@@ -72,16 +73,40 @@ def subject(model: str | Path, *, pretrained: bool = True) -> Subject:
     import timm
 
     name = str(model)
-    if Path(name).exists() or (HUB_ID.fullmatch(name) and not timm.is_model(name)):
+    if _is_saved(name):
         return _of_run(load(model))
     if not timm.is_model(name):
         raise unknown("model", name, timm.list_models(), where="no such folder, and no such network of timm's: ")
     return _of_timm(name, pretrained)
 
 
-def _of_run(model: nn.Module) -> Subject:
+def card_of(model: str | Path) -> Card | None:
+    """Return what a saved network is described by; None of one of timm's, or what is none. Arguments as `subject`'s."""
+    name = str(model)
+    if Path(name).exists():
+        return read_card(Path(name)) if (Path(name) / CARD).is_file() else None
+    return _card(load(name)) if _is_saved(name) else None
+
+
+def _is_saved(name: str) -> bool:
+    """Return whether this can be only a folder, or a network on the Hub."""
+    import timm
+
+    return Path(name).exists() or (HUB_ID.fullmatch(name) is not None and not timm.is_model(name))
+
+
+def _card(model: nn.Module) -> Card:
     assert isinstance(model, Saveable)
-    card = model.card
+    return model.card
+
+
+def _of_run(model: nn.Module) -> Subject:
+    card = _card(model)
+    if not isinstance(card, ModelCard):
+        raise InputError(
+            f"{card.model} is a network for {card.task}, which has no maps of classes in images: give one that "
+            "classifies images"
+        )
     _check_channels(card.in_channels)
     red, green, blue = card.mean
     red_deviation, green_deviation, blue_deviation = card.deviation

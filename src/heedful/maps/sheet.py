@@ -63,11 +63,11 @@ class Sheet:
     def _write(self, left: float, top: float, text: str, colour: str) -> None:
         # Class names may hold dollar signs, hence no formulas.
         self.axes.text(
-            left, top, _shortened(text, self.width), va="top", fontsize=FONT_SIZE, color=colour, parse_math=False
+            left, top, shortened(text, self.width), va="top", fontsize=FONT_SIZE, color=colour, parse_math=False
         )
 
 
-def _shortened(text: str, width: float) -> str:
+def shortened(text: str, width: float) -> str:
     """Return the text, cut with an ellipsis until it is no wider than `width` inches."""
     most = 72 * width * 0.95  # points; on coarse screens a letter is a little wider than it should be
     text = text if len(text) <= 100 else text[:99] + "…"
