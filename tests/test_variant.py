@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from heedful import InputError, Variant, attend, ign1, ign2, ign3, parse
 from heedful.layers import CONVOLUTIONS, LAYERS
 from heedful.layers.pay_attention import COMPATIBILITIES, softmax
-from heedful.variant import Part, Pay, split_objective
+from heedful.variant import FUSIONS, Fusion, Part, Pay, parse_fusion, split_objective
 
 # Numbers alone are drawn: building gates inside a strategy would draw from `random` through beartype.
 pays = st.none() | st.tuples(
@@ -28,6 +28,13 @@ def test_what_is_printed_is_parsed_back(parts, pay):
     assert parse(str(variant)) == variant
 
 
+@given(st.sampled_from(FUSIONS), st.integers(-2, 100))
+def test_fusions_are_parsed_back(name, number):
+    fusion = Fusion(name, gate_of(number) if name == "mmtm" else attend)
+    assert parse(str(fusion)) == Variant(fusion=fusion)
+    assert parse_fusion(str(Variant(fusion=fusion))) == fusion
+
+
 @pytest.mark.parametrize(
     ("text", "printed"),
     [
@@ -46,6 +53,11 @@ def test_what_is_printed_is_parsed_back(parts, pay):
         ("pay1-additive-indep-ign1( 0.50 )", "pay1-additive-indep-ign1(0.5)"),
         ("pay2-pc-attend", "pay2-pc-attend"),
         ("se-ign2+aw+pay2-dp", "se-ign2+aw+pay2-dp"),
+        (" Late", "late"),
+        ("concat", "concat"),
+        ("mmtm-attend", "mmtm"),
+        ("MMTM - ign1( 0.50 )", "mmtm-ign1(0.5)"),
+        ("mmtm-ign1(1to0.5)", "mmtm-ign1(1to0.5)"),
     ],
 )
 def test_spellings_of_the_same_variant(text, printed):
@@ -80,6 +92,14 @@ def test_spellings_of_the_same_variant(text, printed):
         ("none+se", "unknown attention layer 'none'"),
         ("se-ign1(0.5", "cannot read"),
         ("se--ign2", "cannot read"),
+        ("mtmm", "unknown attention layer 'mtmm': did you mean mmtm"),
+        ("se+mmtm", r"variant 'se\+mmtm': mmtm fuses the streams of a network and stands alone"),
+        ("mmtm-ign2+pay2-pc", "mmtm-ign2 fuses the streams of a network and stands alone"),
+        ("late+concat", "late fuses the streams of a network and stands alone"),
+        ("late-ign2", "variant 'late-ign2': late has no gate; write late, or mmtm-ign2"),
+        ("mmtm-ign1", r"variant 'mmtm-ign1': the gate ign1 needs its number, like ign1\(0.5\)"),
+        ("mmtm-ing2", "variant 'mmtm-ing2': unknown gate 'ing2': did you mean ign2"),
+        ("mmtm-ign1(0.5", r"unknown fusion 'mmtm-ign1\(0.5'"),
         ("se@icasc", "variant 'se@icasc': what follows @ says how to train a network"),
     ],
 )

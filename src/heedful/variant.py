@@ -1,11 +1,13 @@
 """The notation for what is put into a network, as in the papers' tables: `none`, `se`, `cbam-ign1(0.5)`, `se+cbam`.
 
-    variant = "none" | part {"+" part} ["+" pay] | pay
+    variant = "none" | part {"+" part} ["+" pay] | pay | fusion
     part = layer ["-" gate]        gate = name ["(" number ")"]
     pay = "pay" number of levels "-" compatibility ["-indep"] ["-" gate]
+    fusion = "late" | "concat" | "mmtm" ["-" gate]
 
-A part without a gate attends; `pay` without one has a softmax over the places. What is parsed prints back. Where
-networks are trained, the name of what they are trained for may follow: `se@icasc`.
+A part without a gate attends, and so does `mmtm`; `pay` without one has a softmax over the places. A fusion is for
+networks of several streams. What is parsed prints back. Where networks are trained, the name of what they are trained
+for may follow: `se@icasc`.
 """
 
 import re
@@ -19,6 +21,9 @@ from heedful.layers.pay_attention import COMPATIBILITIES, softmax
 _PAY = re.compile(r"pay\d*(-|$)")
 _GATE = re.compile(r"(?P<gate>\w+)(?:\((?P<argument>[^()]*)\))?")
 _PART = re.compile(rf"(?P<layer>\w+)(?:-{_GATE.pattern})?")
+
+FUSIONS = ("late", "concat", "mmtm")
+"""How networks of several streams become one, see `heedful.models.two_stream.TwoStream`; `mmtm` takes a gate."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,37 @@ class Pay:
 
 
 @dataclass(frozen=True)
+class Fusion:
+    """How several streams become one result: `mmtm-ign3` is `Fusion("mmtm", ign3)`.
+
+    Args:
+        name: in `FUSIONS`.
+        gate: of MMTM; the others have none.
+    """
+
+    name: str
+    gate: Gate = attend
+
+    def __str__(self) -> str:
+        return self.name if self.gate == attend else f"{self.name}-{self.gate!r}"
+
+
+@dataclass(frozen=True)
 class Variant:
     """What is put into a network: attention layers in the order in which they are applied; none of them is `none`.
 
     Args:
         parts: the layers.
         pay: what the network then classifies with, if not with its own last linear map.
+        fusion: of several streams; it stands alone.
     """
 
     parts: tuple[Part, ...] = ()
     pay: Pay | None = None
+    fusion: Fusion | None = None
 
     def __str__(self) -> str:
-        return "+".join(map(str, [*self.parts, *filter(None, [self.pay])])) or "none"
+        return "+".join(map(str, [*self.parts, *filter(None, [self.pay, self.fusion])])) or "none"
 
 
 def parse(text: str) -> Variant:
@@ -83,9 +106,29 @@ def parse(text: str) -> Variant:
     if compact == "none":
         return Variant()
     *parts, last = compact.split("+")
+    fusions = [part for part in [*parts, last] if part.partition("-")[0] in FUSIONS]
+    if parts and fusions:
+        raise InputError(f"variant {text!r}: {fusions[0]} fuses the streams of a network and stands alone")
+    if fusions:
+        return Variant(fusion=parse_fusion(text))
     if _PAY.match(last):
         return Variant(tuple(_parse_part(part, text) for part in parts), _parse_pay(last, text))
     return Variant(tuple(_parse_part(part, text) for part in [*parts, last]))
+
+
+def parse_fusion(text: str) -> Fusion:
+    """Return how several streams are fused; upper case and spaces do not matter.
+
+    Raises:
+        InputError: for an unknown fusion or gate, or a gate where there is none.
+    """
+    name, _, gate = _compact(text).partition("-")
+    named = _GATE.fullmatch(gate or "attend")
+    if name not in FUSIONS or named is None:
+        raise unknown("fusion", text, [*FUSIONS, "mmtm-ign1(0.5)"])
+    if gate and name != "mmtm":
+        raise InputError(f"variant {text!r}: {name} has no gate; write {name}, or mmtm-{gate}")
+    return Fusion(name, _parse_gate(named["gate"], named["argument"], text))
 
 
 def split_objective(text: str) -> tuple[str, str | None]:
@@ -112,7 +155,7 @@ def _parse_part(part: str, text: str) -> Part:
         raise InputError(f"variant {text!r}: {part} decides what the network ends in, so write it last")
     known = [*LAYERS, *CONVOLUTIONS]
     if match["layer"] not in known:
-        names = ["none", *known, *(f"pay2-{name}" for name in COMPATIBILITIES)]
+        names = ["none", *known, *(f"pay2-{name}" for name in COMPATIBILITIES), *FUSIONS]
         raise unknown("attention layer", match["layer"], names, where=f"variant {text!r}: ")
     return Part(match["layer"], _parse_gate(match["gate"] or "attend", match["argument"], text))
 

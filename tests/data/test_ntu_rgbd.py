@@ -142,12 +142,12 @@ def test_a_file_cut_within_a_line_is_refused(write):
 WRONG = {
     "no frames": (1, "0", "the number of frames is 0, but must be a whole number, 1 to"),
     "a fraction of frames": (1, "2.0", "the number of frames is 2.0"),
-    "words": (1, "two", "the number of frames must be one number, but here is 'two'"),
+    "words": (1, "two", "the number of frames is two, but must be a whole number"),
     "too many bodies": (2, "7", "the number of bodies is 7, but must be a whole number, 0 to 6"),
     "bodies below 0": (2, "-1", "the number of bodies is -1"),
     "a short body": (3, "1 0 1 1 1 1 0 0.02 0.05", "a body must be 10 numbers, but here are 9"),
     "other joints": (4, "20", "the number of joints is 20, but must be 25"),
-    "a joint's word": (9, "0.1 0.2 x 0 0 0 0 0 0 0 0 2", "a joint must be 12 numbers, but here is 'x'"),
+    "a joint's word": (9, "0.1 0.2 x 0 0 0 0 0 0 0 0 2", "a joint must be 12 numbers, but could not convert .* 'x'"),
     "a long joint": (9, "0 " * 13, "a joint must be 12 numbers, but here are 13"),
     "an empty line": (9, "", "a joint must be 12 numbers, but here are 0"),
 }

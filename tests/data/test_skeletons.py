@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from heedful.data.skeletons import bone_length, origin, rotations, turn
+from heedful.data.skeletons import bone_length, mirrored, origin, random_turns, rotations, turned
 from heedful.errors import InputError
 
 
@@ -71,10 +71,10 @@ def test_rotations_are_scipys():
     np.testing.assert_allclose(rotations(angles), expected, atol=1e-12)
 
 
-def test_turn_turns_all_frames_and_persons_of_a_clip_alike():
+def test_turned_turns_all_frames_and_persons_of_a_clip_alike():
     skeletons = make_skeletons(3, 2).double()
-    made = turn(skeletons, torch.Generator().manual_seed(5), largest=0.5)
-    angles = 0.5 * (2 * torch.rand(3, 3, generator=torch.Generator().manual_seed(5)) - 1)
+    angles = torch.randn(3, 3)
+    made = turned(skeletons, angles)
     for clip in range(3):
         rotation = Rotation.from_euler("xyz", angles[clip].numpy())
         for person in range(2):
@@ -83,25 +83,41 @@ def test_turn_turns_all_frames_and_persons_of_a_clip_alike():
                 np.testing.assert_allclose(made[clip, :, frame, :, person], expected, atol=1e-6)
 
 
-def test_turn_keeps_distances_and_an_angle_of_zero_keeps_everything():
+def test_turned_keeps_distances_and_an_angle_of_zero_keeps_everything():
     skeletons = make_skeletons(4)
-    made = turn(skeletons, torch.Generator().manual_seed(0))
+    made = turned(skeletons, random_turns(4, torch.Generator().manual_seed(0)))
     torch.testing.assert_close(bone_length(made, 0, 1), bone_length(skeletons, 0, 1))
     assert (made - skeletons).abs().amax(dim=(1, 2, 3)).min() > 0.01
-    assert torch.equal(turn(skeletons, torch.Generator().manual_seed(0), largest=0.0), skeletons)
+    assert torch.equal(turned(skeletons, torch.zeros(4, 3)), skeletons)
 
 
-def test_turn_stays_within_the_largest_angle():
-    axes = torch.eye(3).view(1, 3, 1, 3).repeat(500, 1, 1, 1)
-    made = turn(axes, torch.Generator().manual_seed(0), largest=0.3)
-    traces = made[:, :, 0].diagonal(dim1=1, dim2=2).sum(1)
-    angle = ((traces - 1) / 2).clamp(-1, 1).acos()
-    # Three turns of at most 0.3 make one of at most 0.9, and a chance one is seldom tiny.
-    assert angle.max() < 0.9
-    assert 0.2 < angle.mean() < 0.4
+def test_random_turns_fill_the_range_and_follow_the_seed():
+    angles = random_turns(3000, torch.Generator().manual_seed(0), largest=0.3)
+    assert angles.shape == (3000, 3)
+    assert (angles.amin(0) + 0.3).abs().max() < 0.01
+    assert (angles.amax(0) - 0.3).abs().max() < 0.01
+    assert angles.mean(0).abs().max() < 0.02
+    assert torch.equal(angles, random_turns(3000, torch.Generator().manual_seed(0)))
+    assert not torch.equal(angles, random_turns(3000, torch.Generator().manual_seed(1)))
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 4.0])
 def test_angles_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=rf"largest is {wrong}, but it must be an angle in \[0, π\]"):
-        turn(make_skeletons(1), torch.Generator(), largest=wrong)
+        random_turns(1, torch.Generator(), largest=wrong)
+
+
+@pytest.mark.parametrize("persons", [(), (2,)])
+def test_a_mirror_turns_x_round_and_exchanges_the_sides(persons):
+    skeletons = make_skeletons(2, *persons)
+    made = mirrored(skeletons, (0, 2, 1, 3))
+    for joint, other in ((0, 0), (1, 2), (2, 1), (3, 3)):
+        for axis, sign in enumerate((-1, 1, 1)):
+            assert torch.equal(made[:, axis, :, joint], sign * skeletons[:, axis, :, other])
+    assert torch.equal(mirrored(made, (0, 2, 1, 3)), skeletons)
+
+
+@pytest.mark.parametrize("partners", [(0, 1, 2), (0, 1, 1, 3), (1, 2, 3, 4), ()])
+def test_partners_that_are_not_those_of_the_joints_are_refused(partners):
+    with pytest.raises(InputError, match="each of the 4 joints, from 0, must be there once"):
+        mirrored(make_skeletons(1), partners)

@@ -12,7 +12,8 @@ import heedful
 from heedful.evaluate.cost import num_flops
 from heedful.maps.record import recorded
 from heedful.models.cifar_vgg import CifarVGG, CifarVGGTrunk
-from heedful.train.module import Classifier
+from heedful.train.classify import Classifier
+from heedful.train.module import Training
 from heedful.train.settings import Settings
 
 BASELINE = (64, 0.3, 64, "P", 128, 0.4, 128, "P", 256, 0.4, 256, 0.4, 256, "P",
@@ -188,7 +189,7 @@ def test_the_trunk_learns_a_batch_of_8_pixels(averaged):
     network = CifarVGGTrunk(num_classes=2, width_divisor=16, averaged=averaged)
     images, labels = torch.randn(16, 3, 8, 8), torch.arange(16) % 2
     images += 2 * labels.view(-1, 1, 1, 1)
-    module = Classifier(network, Settings(), seed=0)
+    module = Training(network, Classifier(network), Settings(), seed=0)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     losses = []
     for _ in range(60):

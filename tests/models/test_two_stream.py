@@ -255,9 +255,11 @@ def test_any_network_is_fused_late_and_one_that_cannot_be_stopped_says_so():
     ("options", "message"),
     [
         ({"fusion": "mean"}, "unknown fusion 'mean'"),
-        ({"fusion": "mmtm-ing2"}, "fusion 'mmtm-ing2': unknown gate 'ing2': did you mean ign2"),
-        ({"fusion": "mmtm-ign1"}, "fusion 'mmtm-ign1': the gate ign1 needs its number"),
+        ({"fusion": "mmtm-ing2"}, "variant 'mmtm-ing2': unknown gate 'ing2': did you mean ign2"),
+        ({"fusion": "mmtm-ign1"}, "variant 'mmtm-ign1': the gate ign1 needs its number"),
         ({"fusion": "mmtm-ign2+se"}, r"unknown fusion 'mmtm-ign2\+se'"),
+        ({"fusion": "se"}, "unknown fusion 'se': did you mean|unknown fusion 'se': choose one of late, concat, mmtm"),
+        ({"fusion": "late-ign2"}, "late has no gate; write late, or mmtm-ign2"),
         ({"drop": 1.5}, r"drop is 1.5, but it must be in \[0, 1\]"),
         ({"reduction": 0}, "reduction=0"),
         ({"factor": -1.0}, "factor is -1.0"),

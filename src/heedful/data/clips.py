@@ -1,16 +1,17 @@
 """Clips: what a person does, seen by several sensors at once, so that each clip has several streams and one label.
 
-A stream lies in one tensor, ready for a network: (clips, channels, time, ...). Its clips had lengths of their own and
-were resampled to one; each sensor may keep its own number of frames, since moments are fractions of the clip.
+A stream lies in one tensor: (clips, channels, time, ...). Its clips had lengths of their own and were resampled to one;
+each sensor may keep its own number of frames, since moments are fractions of the clip.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from heedful.data.clip_windows import windowed
 from heedful.data.draws import ranks, share
 from heedful.errors import InputError
 
@@ -26,6 +27,7 @@ class Clips:
         subjects: the number of the person in each clip.
         classes: class names; a label is a place in this tuple.
         fingerprint: hex digest of what decides the data.
+        partners: of each joint of the skeletons that on the other side of the body; its own in the middle.
 
     Raises:
         InputError: if there is no stream, or streams, labels and subjects differ in their number of clips, or a label
@@ -38,6 +40,7 @@ class Clips:
     subjects: Int64[Tensor, "..."]
     classes: tuple[str, ...]
     fingerprint: str = ""
+    partners: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.streams:
@@ -60,80 +63,64 @@ class Clips:
     def at(self, chosen: Int64[Tensor, "chosen"]) -> "Clips":
         """Return the chosen clips, in that order."""
         streams = {name: values[chosen] for name, values in self.streams.items()}
-        return Clips(self.name, streams, self.labels[chosen], self.subjects[chosen], self.classes, self.fingerprint)
+        return replace(self, streams=streams, labels=self.labels[chosen], subjects=self.subjects[chosen])
 
+    def to(self, device: torch.device) -> "Clips":
+        """Return the clips on a device."""
+        streams = {name: values.to(device) for name, values in self.streams.items()}
+        return replace(self, streams=streams, labels=self.labels.to(device), subjects=self.subjects.to(device))
 
-@dataclass(frozen=True, eq=False)
-class ClipSet:
-    """Three splits that share no clip, normalised by the training split.
+    def cut(
+        self, chosen: Int64[Tensor, "chosen"], windows: Float[Tensor, "chosen 2"], num_frames: Mapping[str, int]
+    ) -> dict[str, Float[Tensor, "chosen ..."]]:
+        """Return parts of the chosen clips.
 
-    Args:
-        train: the clips to learn from; each channel of each stream has mean 0 and deviation 1 over them.
-        val: the clips to choose the best epoch by.
-        test: the clips to report on, of people that are in no other split.
-        mean: of each stream, per channel, over the training clips: what was subtracted.
-        deviation: likewise, the standard deviation: what was divided by; at least 1e-6.
-    """
-
-    train: Clips
-    val: Clips
-    test: Clips
-    mean: Mapping[str, Float[Tensor, "channels"]]
-    deviation: Mapping[str, Float[Tensor, "channels"]]
+        Args:
+            chosen: numbers of clips, from 0.
+            windows: where each part begins and ends, as fractions of the clip.
+            num_frames: of each stream, in its part.
+        """
+        chosen, windows = chosen.to(self.labels.device), windows.to(self.labels.device)
+        return {name: windowed(values[chosen], windows, num_frames[name]) for name, values in self.streams.items()}
 
 
 def by_subject(
-    clips: Clips, *, test: Collection[int], val: Collection[int] = (), val_fraction: float = 0.1, seed: int = 0
-) -> ClipSet:
-    """Return the clips divided by the people in them, and normalised.
+    clips: Clips, *, test: Collection[int], val_fraction: float = 0.1, seed: int = 0
+) -> tuple[Clips, Clips, Clips]:
+    """Return the clips for training, validation and testing: some people are for testing alone.
+
+    Validation is on clips of the people trained on, which are easier: accuracy there lies above that on test. With four
+    people to train on, as in UTD-MHAD, to leave one of them out for it costs more than it tells.
 
     Args:
         clips: all clips, as they were read.
         test: the numbers of the people to test on; nobody else's clips are in the test split.
-        val: of the others, the people to validate on, as Pérez-Rúa et al., "MFAS" (2019), do on NTU RGB+D. If empty,
-            `val_fraction` of each class's training clips is drawn: with few people, as in UTD-MHAD, that keeps all of
-            them for training, but people already known are easier, so the accuracy on val lies above that on test.
-        val_fraction: in (0, 1); without effect if `val` names people.
-        seed: decides which clips are drawn; at least 0.
+        val_fraction: of each class's other clips, drawn for validation, in (0, 1); one clip at least.
+        seed: decides which are drawn; at least 0.
 
     Raises:
-        InputError: if nobody is left to train on, a person is in no clip or in two splits, a number is out of range,
-            or a class has no training clip.
+        InputError: if nobody is left to train on, a person is in no clip, the fraction is out of range, or a class has
+            no training clip.
     """
-    _check_people(clips, test, val)
+    _check_people(clips, test)
     if not 0 < val_fraction < 1:
         raise InputError(f"val_fraction is {val_fraction}, but it must be in (0, 1), for example 0.1")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed}, but it must be a whole number in [0, 2^63)")
     is_test = torch.isin(clips.subjects, torch.tensor(list(test)))
-    is_val = torch.isin(clips.subjects, torch.tensor(list(val), dtype=torch.int64))
-    if not val:
-        is_val = _drawn(clips.labels, ~is_test, val_fraction, seed)
+    is_val = _drawn(clips.labels, ~is_test, val_fraction, seed)
     train = clips.at((~is_test & ~is_val).nonzero().flatten())
     _require_every_class(train)
-    mean, deviation = _moments(train)
-    return ClipSet(
-        train=_normalised(train, mean, deviation),
-        val=_normalised(clips.at(is_val.nonzero().flatten()), mean, deviation),
-        test=_normalised(clips.at(is_test.nonzero().flatten()), mean, deviation),
-        mean=mean,
-        deviation=deviation,
-    )
+    return train, clips.at(is_val.nonzero().flatten()), clips.at(is_test.nonzero().flatten())
 
 
-def _check_people(clips: Clips, test: Collection[int], val: Collection[int]) -> None:
+def _check_people(clips: Clips, test: Collection[int]) -> None:
     people = set(clips.subjects.tolist())
-    for name, chosen in (("test", test), ("val", val)):
-        absent = sorted(set(chosen) - people)
-        if absent:
-            raise InputError(f"{name} names subject {absent[0]}, but {clips.name} has the subjects {sorted(people)}")
     if not test:
-        raise InputError(f"test is empty: name the people to test on, of the subjects {sorted(people)}")
-    both = sorted(set(test) & set(val))
-    if both:
-        raise InputError(f"subject {both[0]} is in test and in val: take it out of one")
-    if people <= {*test, *val}:
-        raise InputError(f"test {sorted(test)} and val {sorted(val)} leave nobody to train on: leave subjects out")
+        raise InputError(f"test is empty: name people of the subjects {sorted(people)}")
+    absent = sorted(set(test) - people)
+    if absent:
+        raise InputError(f"test names subject {absent[0]}, but {clips.name} has the subjects {sorted(people)}")
+    if people <= set(test):
+        raise InputError(f"test {sorted(test)} leaves nobody to train on: leave subjects out")
 
 
 def _drawn(labels: Tensor, allowed: Tensor, fraction: float, seed: int) -> Tensor:
@@ -151,23 +138,16 @@ def _require_every_class(train: Clips) -> None:
     counts = train.labels.bincount(minlength=len(train.classes)).tolist()
     for name, count in zip(train.classes, counts, strict=True):
         if count == 0:
-            raise InputError(
-                f"class {name!r} has no training clip: leave fewer people to test and val, or leave the class out"
-            )
+            raise InputError(f"class {name!r} has no training clip: test on fewer people, or leave the class out")
 
 
-def _moments(train: Clips) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return mean and deviation per channel of each stream, over clips, time and places."""
+def moments(
+    streams: Mapping[str, Float[Tensor, "clips channels ..."]],
+) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
+    """Return mean and deviation of each stream per channel, over clips, time and places; at least 1e-6 the latter."""
     mean, deviation = {}, {}
-    for name, values in train.streams.items():
-        variance, mean[name] = torch.var_mean(values.transpose(0, 1).flatten(1), dim=1, correction=0)
-        deviation[name] = variance.sqrt().clamp(min=1e-6)
+    for name, values in streams.items():
+        variance, average = torch.var_mean(values.transpose(0, 1).flatten(1), dim=1, correction=0)
+        mean[name] = tuple(average.tolist())
+        deviation[name] = tuple(variance.sqrt().clamp(min=1e-6).tolist())
     return mean, deviation
-
-
-def _normalised(clips: Clips, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor]) -> Clips:
-    streams = {}
-    for name, values in clips.streams.items():
-        shape = (-1, *(1 for _ in values.shape[2:]))
-        streams[name] = (values - mean[name].view(shape)) / deviation[name].view(shape)
-    return Clips(clips.name, streams, clips.labels, clips.subjects, clips.classes, clips.fingerprint)

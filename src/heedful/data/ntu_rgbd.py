@@ -120,9 +120,11 @@ def _listed(path: Path) -> Iterator[str]:
 
 
 def _videos(folder: Path) -> dict[str, Path]:
-    """Return the videos, or folders of frames, by the names of their clips; none if there is no such folder."""
+    """Return the videos by the names of their clips, or folders of their frames; none if there is no such folder."""
     found = folder.iterdir() if folder.is_dir() else ()
-    return {path.name.partition(".")[0].removesuffix("_rgb"): path for path in sorted(found)}
+    # Folders last: of a video that has one, its frames are taken.
+    ordered = sorted(found, key=lambda path: (path.suffix != ".avi", path))
+    return {path.name.partition(".")[0].removesuffix("_rgb"): path for path in ordered}
 
 
 def divide_ntu_rgbd(
@@ -215,7 +217,7 @@ def _bodies(path: Path) -> tuple[dict[str, dict[int, Points]], int]:
         for _ in range(lines.count("the number of bodies", 0, 6)):
             who = lines.words("a body", 10)[0]
             lines.count("the number of joints", NUM_JOINTS, NUM_JOINTS)
-            points = [[float(word) for word in lines.words("a joint", 12)[:3]] for _ in range(NUM_JOINTS)]
+            points = [lines.numbers("a joint", 12)[:3] for _ in range(NUM_JOINTS)]
             bodies.setdefault(who, {})[frame] = points
     lines.end()
     return bodies, num_frames
@@ -232,20 +234,23 @@ class _Lines:
         self.path, self.number = path, 0
 
     def words(self, what: str, num_words: int) -> list[str]:
-        """Return the next line's words, so many, all of them numbers."""
+        """Return the next line's words, so many."""
         if self.number == len(self.lines):
             raise self.wrong(f"the file ends where {what} must follow: it was cut", at=max(self.number, 1))
         self.number += 1
         words = self.lines[self.number - 1].split()
-        needed = f"{num_words} numbers" if num_words > 1 else "one number"
         if len(words) != num_words:
+            needed = f"{num_words} numbers" if num_words > 1 else "one number"
             raise self.wrong(f"{what} must be {needed}, but here are {len(words)}")
-        for word in words:
-            try:
-                float(word)
-            except ValueError:
-                raise self.wrong(f"{what} must be {needed}, but here is {word!r}") from None
         return words
+
+    def numbers(self, what: str, num_words: int) -> list[float]:
+        """Return the next line's numbers, so many."""
+        words = self.words(what, num_words)
+        try:
+            return list(map(float, words))
+        except ValueError as error:
+            raise self.wrong(f"{what} must be {num_words} numbers, but {error}") from None
 
     def count(self, what: str, least: int, most: int) -> int:
         """Return the whole number in the next line."""

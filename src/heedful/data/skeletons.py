@@ -1,4 +1,4 @@
-"""Skeletons, places of joints in time: where they stand, how large they are, and turning them at random.
+"""Skeletons, places of joints in time: where they stand, how large they are, how they are turned and mirrored.
 
 They lie as HCN takes them: (clips, x y z, time, joints), and where a clip shows several persons, they come last.
 
@@ -9,6 +9,7 @@ radians, 17 degrees, is a usual bound there. How clips are cut in time: `heedful
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -64,24 +65,53 @@ def _check_joints(skeletons: Tensor, *joints: int) -> None:
             )
 
 
-def turn(
-    skeletons: Float[Tensor, "batch 3 time joints *persons"], generator: torch.Generator, *, largest: float = 0.3
-) -> Float[Tensor, "batch 3 time joints *persons"]:
-    """Return the skeletons, each clip turned about the origin as a whole, all its persons alike.
+def random_turns(count: int, generator: torch.Generator, *, largest: float = 0.3) -> Float[Tensor, "count 3"]:
+    """Return angles about x, y and z for each clip, at random, each between -largest and largest.
 
     Args:
-        skeletons: coordinates x, y and z, in one unit: turn before the coordinates are normalised one by one.
-        generator: on the skeletons' device.
-        largest: about each axis in turn, x, y, z, the angle is drawn between -largest and largest; radians, 0 to π.
+        count: number of clips.
+        generator: decides them; they lie on its device.
+        largest: in radians, 0 to π.
 
     Raises:
         InputError: if `largest` is out of range.
     """
     if not 0 <= largest <= math.pi:
         raise InputError(f"largest is {largest}, but it must be an angle in [0, π], in radians, for example 0.3")
-    drawn = torch.rand(len(skeletons), 3, generator=generator, device=skeletons.device)
-    rotation = rotations(largest * (2 * drawn - 1)).to(skeletons.dtype)
-    return torch.einsum("bij,bj...->bi...", rotation, skeletons)
+    return largest * (2 * torch.rand(count, 3, generator=generator, device=generator.device) - 1)
+
+
+def turned(
+    skeletons: Float[Tensor, "batch 3 time joints *persons"], angles: Float[Tensor, "batch 3"]
+) -> Float[Tensor, "batch 3 time joints *persons"]:
+    """Return the skeletons, each clip turned about the origin as a whole, all its persons alike.
+
+    Args:
+        skeletons: coordinates x, y and z, in one unit: turn before the coordinates are normalised one by one.
+        angles: see `rotations`.
+    """
+    return torch.einsum("bij,bj...->bi...", rotations(angles).to(skeletons.dtype), skeletons)
+
+
+def mirrored(
+    skeletons: Float[Tensor, "batch 3 time joints *persons"], partners: Sequence[int]
+) -> Float[Tensor, "batch 3 time joints *persons"]:
+    """Return the skeletons as a mirror shows them: x turned round, and left and right joints exchanged.
+
+    Args:
+        skeletons: coordinates x, y and z, x to the side, from an origin in the middle of the body.
+        partners: of each joint the number of that on the other side; its own in the middle.
+
+    Raises:
+        InputError: if there are not as many partners as joints, or two joints have one partner.
+    """
+    if sorted(partners) != list(range(skeletons.shape[3])):
+        raise InputError(
+            f"partners is {list(partners)}, but each of the {skeletons.shape[3]} joints, from 0, must be there once"
+        )
+    sides = torch.tensor([-1.0, 1.0, 1.0], dtype=skeletons.dtype, device=skeletons.device)
+    chosen = torch.tensor(list(partners), device=skeletons.device)
+    return skeletons.index_select(3, chosen) * sides.view(3, *(1 for _ in skeletons.shape[2:]))
 
 
 def rotations(angles: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:

@@ -2,7 +2,7 @@
 
 Eight people do 27 actions, up to four times each: 861 clips. A Kinect gives 20 joints 30 times a second and depth
 images, a sensor on the wrist or the thigh gives acceleration and rotation 50 times a second. The usual protocol trains
-on the subjects 1, 3, 5, 7 and tests on 2, 4, 6, 8: `by_subject(read_utd_mhad(path), test=TEST_SUBJECTS)`.
+on the subjects 1, 3, 5, 7 and tests on 2, 4, 6, 8.
 """
 
 import hashlib
@@ -72,7 +72,15 @@ def read_utd_mhad(
         subjects=torch.from_numpy(arrays["subject"].astype(np.int64)),
         classes=classes,
         fingerprint=fingerprint,
+        partners=_partners(list(map(str, arrays["joints"]))) if "skeleton" in streams else (),
     )
+
+
+def _partners(joints: list[str]) -> tuple[int, ...]:
+    """Return of each joint the number of that on the other side, by their names: left_hand and right_hand."""
+    sides = {"left": "right", "right": "left"}
+    others = ["_".join([sides.get(word, word) for word in joint.split("_")]) for joint in joints]
+    return tuple(joints.index(other) if other in joints else number for number, other in enumerate(others))
 
 
 NEEDS = {

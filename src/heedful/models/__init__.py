@@ -8,12 +8,14 @@ from torch import nn
 
 from heedful.attachment import Start, attach, fitting
 from heedful.errors import InputError, unknown
+from heedful.models.cards import ModelCard
 from heedful.models.cifar_densenet import CifarDenseNet
 from heedful.models.cifar_preresnet import CifarPreResNet
 from heedful.models.cifar_resnet import CifarResNet
 from heedful.models.cifar_vgg import CifarVGG, CifarVGGTrunk
+from heedful.models.named_streams import STREAMS
 from heedful.models.pay_attention import PayAttention
-from heedful.models.saved import ModelCard, saveable
+from heedful.models.saved import saveable
 from heedful.surgery.stages import levels
 from heedful.variant import Pay, Variant, parse
 
@@ -65,6 +67,7 @@ def build(
             a network that has no pretrained weights.
     """
     variant = parse(variant) if isinstance(variant, str) else variant
+    _check_images(name, variant)
     model = _plain(name, num_classes, in_channels, pretrained)
     start = start or ("identity" if pretrained else "paper")
     try:
@@ -92,10 +95,21 @@ def build(
 @functools.cache
 def check(name: str, variant: Variant) -> None:
     """Raise InputError unless there is a network of this name and the variant can be put into it; computes nothing."""
+    _check_images(name, variant)
     if name in MODELS and variant.pay is None:
         return
     with torch.device("meta"):
         build(name, variant, num_classes=2)
+
+
+def _check_images(name: str, variant: Variant) -> None:
+    if STREAMS.keys() >= set(name.split("+")):
+        raise InputError(f"model {name!r} takes clips, not images: build_streams makes it, and task: clips trains it")
+    if variant.fusion is not None:
+        raise InputError(
+            f"variant {str(variant)!r} fuses networks of several streams, but {name} sees images alone: "
+            "build_streams('hcn+inertial', ...) makes such a network, and a recipe with task: clips trains it"
+        )
 
 
 def _paying(model: nn.Module, pay: Pay, image_size: int, in_channels: int) -> PayAttention:

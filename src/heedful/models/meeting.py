@@ -1,6 +1,5 @@
 """Where and how streams are fused: read from what a user gives, and checked before anything is changed."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,12 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from heedful.errors import InputError, unknown
-from heedful.gates import Gate
 from heedful.models.pay_attention import LastLinear, last_linear
 from heedful.surgery.dry_run import outputs
 from heedful.surgery.stages import own_levels
 from heedful.surgery.steps import order_of
-from heedful.variant import parse
 
 Depth = Mapping[str, str]
 """Where streams meet: name of a stream -> dotted name of its layer."""
@@ -90,23 +87,6 @@ def num_classes_of(found: Mapping[str, Looked]) -> int:
             f"{', '.join(f'{name} {number}' for name, number in numbers.items())}"
         )
     return next(iter(numbers.values()))
-
-
-def gate_of(fusion: str) -> Gate | None:
-    """Return the gate of an MMTM, or None for a fusion that has none.
-
-    Raises:
-        InputError: if the fusion or the gate is unknown.
-    """
-    if fusion in ("late", "concat"):
-        return None
-    match = re.fullmatch(r"mmtm(?:-(?P<gate>[^+]+))?", fusion)
-    if match is None:
-        raise unknown("fusion", fusion, ["mmtm", "mmtm-ign1(0.5)", "late", "concat"])
-    try:
-        return parse(f"se-{match['gate'] or 'attend'}").parts[0].gate
-    except InputError as error:
-        raise InputError(str(error).replace("variant", "fusion", 1).replace("se-", "mmtm-")) from None
 
 
 def depths(streams: Mapping[str, nn.Module], at: Sequence[Depth] | None) -> list[dict[str, str]]:

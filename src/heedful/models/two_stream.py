@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from heedful.errors import InputError, unknown
 from heedful.layers.mmtm import MMTM
-from heedful.models.meeting import Depth, check, depths, ending, gate_of, looked, num_classes_of
+from heedful.models.meeting import Depth, check, depths, ending, looked, num_classes_of
 from heedful.surgery.steps import steps
+from heedful.variant import Fusion, parse_fusion
 
 
 class TwoStream(nn.Module):
@@ -34,7 +35,7 @@ class TwoStream(nn.Module):
     Args:
         streams: name -> network that ends in a linear map of one vector, all with the same number of classes. They
             become parts of this network; `concat` takes their last linear map away.
-        fusion: "mmtm", "mmtm-" and a gate, "late" or "concat".
+        fusion: "mmtm", "mmtm-" and a gate, "late" or "concat"; or what `heedful.variant` makes of it.
         at: the depths, early to deep, where MMTM stands, for two or more of the streams each. None: the streams' own
             `levels`, the deepest with the deepest. Of this, `reduction` and `factor`, `late` and `concat` make no use.
         drop: in training, the share of the elements that lack one of their streams, in [0, 1]; each is as likely.
@@ -50,23 +51,22 @@ class TwoStream(nn.Module):
     """
 
     def __init__(
-        self, streams: Mapping[str, nn.Module], *, fusion: str = "mmtm", at: Sequence[Depth] | None = None,
+        self, streams: Mapping[str, nn.Module], *, fusion: str | Fusion = "mmtm", at: Sequence[Depth] | None = None,
         drop: float = 0.0, reduction: int = 4, factor: float = 1.0, examples: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         check(streams, examples or {}, drop)
-        gate = gate_of(fusion)
-        self.at = [] if gate is None else depths(streams, at)
+        fusion = parse_fusion(fusion) if isinstance(fusion, str) else fusion
+        self.at = depths(streams, at) if fusion.name == "mmtm" else []
         self.drop = drop
         found = {name: looked(name, each, self.at, (examples or {}).get(name)) for name, each in streams.items()}
         num_classes = num_classes_of(found)
         self.mmtm = nn.ModuleList()
         for depth in self.at:
-            assert gate is not None
             widths = [found[name].widths[layer] for name, layer in depth.items()]
-            self.mmtm.append(MMTM(widths, reduction=reduction, gate=gate, factor=factor, names=list(depth)))
+            self.mmtm.append(MMTM(widths, reduction=reduction, gate=fusion.gate, factor=factor, names=list(depth)))
         self.head: nn.Module = MeanLogits()
-        if fusion == "concat":
+        if fusion.name == "concat":
             lasts = [ending(streams[name], each) for name, each in found.items()]
             self.head = ConcatVectors([last.linear.in_features for last in lasts], num_classes)
             for last in lasts:
