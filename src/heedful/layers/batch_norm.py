@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heedful.layers.synchronised import is_synchronised
+
 
 def normalized(norm: nn.Module, logits: Tensor) -> Tensor:
     """Return the batch norm of the logits; where each channel has one number, with the running statistics.
@@ -15,6 +17,7 @@ def normalized(norm: nn.Module, logits: Tensor) -> Tensor:
         logits: (N, C) or (N, C, H, W).
     """
     # A synchronised one counts over all processes, which must all call it: it is left to decide for itself.
-    if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)) and norm.training and logits.numel() == logits.shape[1]:
+    single = logits.numel() == logits.shape[1] and not is_synchronised()
+    if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)) and norm.training and single:
         return F.batch_norm(logits, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     return norm(logits)
