@@ -12,40 +12,50 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from common import paired, write
-from heedful.data import Batches, DataSet, ImageArray
+from heedful.data import Batches
 from heedful.models import build
-from heedful.train.data_module import ImageData
+from heedful.train.classify import Classification
+from heedful.train.data_module import TaskData
 from heedful.train.keep import Keep
-from heedful.train.module import Classifier
+from heedful.train.module import Training
 from heedful.train.run import Machine, fit, trainer_for
-from heedful.train.settings import Settings
 
 NUM_IMAGES, BATCH_SIZE, EPOCHS, REPETITIONS = 128 * 16, 128, 2, 5
-STATISTICS = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def made_up() -> DataSet:
-    """Return random images, with one batch of them for validation."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (NUM_IMAGES,), generator=generator)
-    train, val = ImageArray(images, labels), ImageArray(images[:BATCH_SIZE], labels[:BATCH_SIZE])
-    return DataSet("random", tuple("0123456789"), train, val, val, *STATISTICS, 32, (), "")
+def made_up(folder: Path) -> Classification:
+    """Write random images into the folder, and return them as a task, with one batch of them for validation."""
+    generator = np.random.default_rng(0)
+    count = NUM_IMAGES + 2 * BATCH_SIZE
+    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    labels, test = generator.integers(0, 10, count), np.arange(count) < BATCH_SIZE
+    np.savez(folder / "random.npz", images=images, labels=labels, test=test)
+    settings = Settings(
+        data=str(folder / "random.npz"),
+        model="cifar_resnet20",
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        learning_rate=0.01,
+        augment=(),
+        val_fraction=BATCH_SIZE / (count - BATCH_SIZE),
+    )
+    return Classification(settings, 0)
 
 
-def bare(dataset: DataSet) -> None:
+def bare(task: Classification) -> None:
     """Train with nothing but PyTorch."""
     torch.manual_seed(0)
     model = build("cifar_resnet20", num_classes=10).to(DEVICE)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    train = dataset.train.to(DEVICE)
+    train = task.dataset.train.to(DEVICE)
     for epoch in range(EPOCHS):
-        for images, labels in Batches(train, *STATISTICS, BATCH_SIZE, seed=epoch):
+        for images, labels in Batches(train, task.dataset.mean, task.dataset.deviation, BATCH_SIZE, seed=epoch):
             optimizer.zero_grad()
             F.cross_entropy(model(images), labels).backward()
             optimizer.step()
@@ -53,21 +63,22 @@ def bare(dataset: DataSet) -> None:
         torch.cuda.synchronize()
 
 
-def ours(dataset: DataSet) -> None:
+def ours(task: Classification) -> None:
     """Train as a run does."""
     torch.manual_seed(0)
-    settings = Settings(model="cifar_resnet20", epochs=EPOCHS, learning_rate=0.01, augment=())
-    module = Classifier(build("cifar_resnet20", num_classes=10), settings, seed=0)
+    network = task.new_model()
+    module = Training(network, task.learner(network), task.settings, seed=0)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_for(settings, Machine(), Keep(Path(folder), lambda epoch, loss, error: None))
-        fit(trainer, module, ImageData(dataset, settings, seed=0), Path(folder) / "last.ckpt")
+        trainer = trainer_for(task.settings, Machine(), Keep(Path(folder), lambda epoch, loss, error: None))
+        fit(trainer, module, TaskData(task, seed=0), Path(folder) / "last.ckpt")
 
 
 def main() -> None:
-    dataset = made_up()
-    ways: dict[str, Callable[[], None]] = {"heedful": partial(ours, dataset), "bare": partial(bare, dataset)}
+    with tempfile.TemporaryDirectory() as folder:
+        task = made_up(Path(folder))
+    ways: dict[str, Callable[[], None]] = {"heedful": partial(ours, task), "bare": partial(bare, task)}
     seconds = paired(ways, REPETITIONS)
-    images = NUM_IMAGES * EPOCHS
+    images = len(task.dataset.train) * EPOCHS
     result = {
         "settings": f"cifar_resnet20, {DEVICE}, float32, batch {BATCH_SIZE}, {images} images a repetition",
         "repetitions": REPETITIONS,

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from heedful import build, cli
-from heedful.models.saved import ModelCard, save
+from heedful.models.cards import ModelCard
+from heedful.models.saved import save
 from tests.data_made import bright_squares
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from heedful import InputError, build, load
 from heedful.export import export
-from heedful.models.saved import ModelCard, save, saveable
+from heedful.models.cards import ModelCard
+from heedful.models.saved import save, saveable
 
 onnxruntime = pytest.importorskip("onnxruntime")
 BATCHES = (1, 2, 5)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from heedful.experiment import compare
     from heedful.gates import GATES, Gate, attend, ign1, ign2, ign3
     from heedful.layers import CBAM, CONVOLUTIONS, LAYERS, AWConv2d, SqueezeExcitation
+    from heedful.layers.mmtm import MMTM
     from heedful.losses import ICASC, consistency_loss, separation_loss, soft_mask
     from heedful.maps.attention import attention_maps
     from heedful.maps.classes import top
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from heedful.maps.methods import grad_cam
     from heedful.maps.overlay import overlay
     from heedful.models import build
+    from heedful.models.build_streams import build_streams
+    from heedful.models.detection import build_detector
     from heedful.models.pay_attention import PayAttention
     from heedful.models.saved import load
+    from heedful.models.two_stream import TwoStream
     from heedful.surgery.gating import set_gate
     from heedful.surgery.masks import audit, bypass, record
     from heedful.variant import Variant, parse
@@ -30,17 +34,21 @@ __all__ = [
     "GATES",
     "ICASC",
     "LAYERS",
+    "MMTM",
     "AWConv2d",
     "Gate",
     "InputError",
     "PayAttention",
     "SqueezeExcitation",
+    "TwoStream",
     "Variant",
     "attach",
     "attend",
     "attention_maps",
     "audit",
     "build",
+    "build_detector",
+    "build_streams",
     "bypass",
     "compare",
     "consistency_loss",
@@ -70,6 +78,10 @@ _MODULE_OF = {
     **dict.fromkeys(["attach", "detach"], "heedful.attachment"),
     **dict.fromkeys(["build"], "heedful.models"),
     **dict.fromkeys(["PayAttention"], "heedful.models.pay_attention"),
+    **dict.fromkeys(["build_streams"], "heedful.models.build_streams"),
+    **dict.fromkeys(["TwoStream"], "heedful.models.two_stream"),
+    **dict.fromkeys(["build_detector"], "heedful.models.detection"),
+    **dict.fromkeys(["MMTM"], "heedful.layers.mmtm"),
     **dict.fromkeys(["load"], "heedful.models.saved"),
     **dict.fromkeys(["attention_maps"], "heedful.maps.attention"),
     **dict.fromkeys(["top"], "heedful.maps.classes"),

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from heedful.errors import InputError
 from heedful.evaluate.cost import chosen_device
 from heedful.evaluate.evaluations import MOST_READ, evaluate_run, is_evaluated, write
 from heedful.evaluate.runs import read_run
-from heedful.evaluate.wanted import Wanted, check_labels, parse
+from heedful.evaluate.wanted import Wanted, check_labels, check_tasks, parse
 from heedful.report import Experiment
 from heedful.report import write as write_report
-from heedful.train.prepare import check_run, load_data
+from heedful.train import ranks
+from heedful.train.launched import is_first, num_processes
+from heedful.train.prepare import load_data
 from heedful.train.queue import execute_all
 from heedful.train.recipe import Recipe, compare_recipe, from_plain, to_plain
-from heedful.train.run import Machine, Report, Run, is_done, runs_of
+from heedful.train.run import DONE, Machine, Report, Run, is_done, runs_of
+from heedful.train.tasks import check_run
 
 THIS_MACHINE = Machine()
 
@@ -94,6 +97,9 @@ def carry_out(
 ) -> Experiment:
     """Execute a recipe's unfinished runs in the folder `out`, write the report there, and return what it is made from.
 
+    The processes that torchrun starts train each run together; the first of them does all the rest, calls what is to be
+    called, and gives the result to the others.
+
     Args:
         recipe: what to run.
         out: an experiment's folder, or a new one. It may hold the same recipe, or one that this recipe extends by
@@ -109,23 +115,81 @@ def carry_out(
         InputError: before the first step, if the folder or the data cannot be used; at the end, if a run diverged or
             could not be evaluated.
     """
-    if jobs < 1:
-        raise InputError(f"jobs is {jobs}, but it must be at least 1")
     wanted = parse(evaluate)
     chosen = runs_of(recipe) if only is None else list(only)
+    _check_jobs(jobs, chosen)
+    report = report if is_first() else lambda progress: None
+
+    def finished(messages: list[str]) -> Experiment:
+        messages = messages + _evaluate(chosen, out, wanted, machine, tell)
+        experiment = write_report(out) if any(is_done(run, out) for run in runs_of(recipe)) else None
+        if messages or experiment is None:
+            raise IncompleteError("\n".join(messages) or f"no run in {out} is finished", experiment)
+        return experiment
+
+    with ranks.together(machine.device), ExitStack() as held:
+        pending = ranks.by_the_first(lambda: _checked(recipe, out, chosen, wanted))
+        ranks.by_the_first(lambda: held.enter_context(opened(recipe, out)))
+        messages = execute_all([r for r in pending if not r.sources], out, machine=machine, jobs=jobs, report=report)
+        ready, waiting = ranks.by_the_first(lambda: _with_sources(pending, out))
+        messages += execute_all(ready, out, machine=machine, jobs=jobs, report=report) + waiting
+        return ranks.by_the_first(lambda: finished(messages))
+
+
+def _check_jobs(jobs: int, runs: Sequence[Run]) -> None:
+    """Raise an InputError unless so many runs can be computed at a time, and by as many processes as there are."""
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}, but it must be at least 1")
+    if num_processes() == 1:
+        return
+    if jobs > 1:
+        raise InputError(
+            f"jobs is {jobs}, but the {num_processes()} processes of torchrun train one run at a time, together: leave "
+            "--jobs out, or start without torchrun"
+        )
+    for run in runs:
+        if run.row.settings.compile:
+            raise InputError(
+                f"compile is true in row {run.row.name}, but batch norms of {num_processes()} processes are not "
+                "compiled: leave it out, or start without torchrun"
+            )
+
+
+def _checked(recipe: Recipe, out: Path, chosen: Sequence[Run], wanted: Sequence[Wanted]) -> list[Run]:
+    """Return the runs that are not done yet.
+
+    Raises:
+        InputError: if the folder or the data of one cannot be used.
+    """
+    check_tasks(wanted, {run.row.name: run.row.settings.task for run in chosen})
     pending = [run for run in chosen if not is_done(run, out)]
+    _check_sources(pending, out)
     _reconciled(recipe, out)  # before the images, which may take long to read, and are read before anything is written
     for settings, seed in {run.row.settings: run.seed for run in pending}.items():
         check_run(settings, seed)
-        if wanted:
+        if wanted and settings.task == "classification":
             check_labels(wanted, load_data(settings, seed))
-    with opened(recipe, out):
-        messages = execute_all(pending, out, machine=machine, jobs=jobs, report=report)
-        messages += _evaluate(chosen, out, wanted, machine, tell)
-        experiment = write_report(out) if any(is_done(run, out) for run in runs_of(recipe)) else None
-    if messages or experiment is None:
-        raise IncompleteError("\n".join(messages) or f"no run in {out} is finished", experiment)
-    return experiment
+    return pending
+
+
+def _check_sources(pending: Sequence[Run], out: Path) -> None:
+    """Raise an InputError if a run starts from others that are neither done nor to be done now."""
+    folders = {run.folder for run in pending}
+    for run in pending:
+        missing = [source for source in run.sources if source not in folders and not (out / source / DONE).exists()]
+        if missing:
+            raise InputError(
+                f"row {run.row.name} starts from {missing[0].parent.name}, which is not trained yet with seed "
+                f"{run.seed}: name that row, too"
+            )
+
+
+def _with_sources(pending: Sequence[Run], out: Path) -> tuple[list[Run], list[str]]:
+    """Return the runs that start from others, all of which are done, and what to say of those that cannot start."""
+    starting = [run for run in pending if run.sources]
+    ready = [run for run in starting if all((out / source / DONE).exists() for source in run.sources)]
+    waiting = [run for run in starting if run not in ready]
+    return ready, [f"{run.row.name}, seed {run.seed}: a run that it starts from failed" for run in waiting]
 
 
 def _evaluate(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from heedful import files
 from heedful.errors import InputError
-from heedful.models.saved import ModelCard, Saveable
+from heedful.models.cards import ModelCard
+from heedful.models.saved import Saveable
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
@@ -57,6 +58,8 @@ def export(
     _check_format(format)
     path = Path(path)
     card = model.card if isinstance(model, Saveable) else None
+    if card is not None and not isinstance(card, ModelCard):
+        raise InputError(f"the network is for {card.task}, but only networks that classify images can be exported")
     shape = _image_shape(card, example)
     network = copy.deepcopy(model).cpu().float().eval()  # onnxruntime has no convolution of other types on the CPU
     batches = [torch.randn(size, *shape, generator=torch.Generator().manual_seed(size)) for size in CHECKED_AT]

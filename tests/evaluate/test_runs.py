@@ -16,7 +16,8 @@ from heedful.data import divided, read
 from heedful.evaluate.evaluations import evaluate_runs
 from heedful.evaluate.protocols import Asked
 from heedful.evaluate.runs import own_images, read_run
-from heedful.models.saved import ModelCard, save
+from heedful.models.cards import ModelCard
+from heedful.models.saved import save
 from tests.data_made import bright_squares
 
 CLASSES = ("class 0", "class 1", "class 2")

@@ -22,8 +22,8 @@ from heedful.evaluate.figure_scores import class_named, has_cam
 from heedful.evaluate.localisation import above_otsu, jaccard
 from heedful.evaluate.segmentation import segmentation
 from heedful.evaluate.segmentation_sheet import Row, sheet
+from heedful.models.cards import ModelCard
 from heedful.models.pay_attention import PayAttention
-from heedful.models.saved import ModelCard
 from tests.figures_made import SIDE, class_folders
 from tests.references import localisation as slow
 

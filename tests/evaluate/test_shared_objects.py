@@ -16,7 +16,8 @@ from heedful.evaluate.evaluations import evaluate_runs
 from heedful.evaluate.localisation import average_precision, pixel_counts
 from heedful.evaluate.object_data import objects_of, sample_of
 from heedful.evaluate.protocols import Asked
-from heedful.models.saved import ModelCard, save
+from heedful.models.cards import ModelCard
+from heedful.models.saved import save
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 TINY, HORSES = SHARED / "tiny_imagenet_100.tar.xz", SHARED / "weizmann_horses.zip"

@@ -12,7 +12,7 @@ from heedful.data.images import read_square
 from heedful.evaluate.linear_probe import Featured, probe
 from heedful.evaluate.linear_svm import linear_svm
 from heedful.evaluate.transfer import domains_of, transfer
-from heedful.models.saved import ModelCard
+from heedful.models.cards import ModelCard
 from tests.data_made import bright_squares, many_squares, save_image
 
 SIDE = 8

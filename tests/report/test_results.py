@@ -43,6 +43,7 @@ def test_numbers_are_those_of_the_file(small):
     (run,) = read(out).rows[0].runs
     stored = json.loads((run_folder(out, rows[0], 0) / "result.json").read_text())
     several = {"test_map": None, "test_auc": None, "test_classes_left_out": 0}  # of images of several classes alone
+    several |= {"test_map50": None, "test_map75": None}  # of detection
     assert run.metrics.__dict__ == stored["metrics"] | several
     assert run.cost.__dict__ == stored["cost"]
     assert run.environment == stored["environment"]

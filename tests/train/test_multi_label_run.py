@@ -12,9 +12,10 @@ from heedful.evaluate.classification import mean_auc, mean_average_precision
 from heedful.models.saved import load, read_card
 from heedful.train.errors import RankingError, TopOneError
 from heedful.train.pictured import one_of_each_class
-from heedful.train.prepare import check_run, load_data
+from heedful.train.prepare import load_data
 from heedful.train.run import Machine, execute, runs_of
 from heedful.train.settings import Settings
+from heedful.train.tasks import check_run
 from tests.data_made import many_squares
 
 CPU = Machine(device="cpu", num_workers=0)

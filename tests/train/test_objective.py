@@ -12,7 +12,8 @@ from heedful import InputError, build
 from heedful.experiment import carry_out
 from heedful.losses import ICASC, Weights
 from heedful.models.saved import load
-from heedful.train.module import Classifier
+from heedful.train.classify import Classifier
+from heedful.train.module import Training
 from heedful.train.objective import attention_losses, check_objective
 from heedful.train.run import Machine, execute, runs_of
 from heedful.train.settings import OBJECTIVES, Settings
@@ -52,7 +53,8 @@ def test_the_step_minimises_the_losses_on_the_networks_own_maps(objective):
     plain = copy.deepcopy(model)
     torch.nn.functional.cross_entropy(plain(images), labels).backward()
 
-    module = Classifier(model, settings, seed=0, attention=attention_losses(model, settings, images))
+    learner = Classifier(model, attention=attention_losses(model, settings, images))
+    module = Training(model, learner, settings, seed=0)
     module.training_step((images, labels), 1).backward()
     for ours, expected, without in zip(model.parameters(), twin.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, expected.grad)

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import yaml
 
 from heedful import InputError, data
 from heedful.models.saved import load, read_card
-from heedful.train.data_module import ImageData
-from heedful.train.module import Classifier, epoch_seed, rate_factor
+from heedful.train.classify import Classification
+from heedful.train.module import Training, epoch_seed, rate_factor
 from heedful.train.run import Machine, execute, is_done, runs_of
 from heedful.train.settings import Settings
 
@@ -166,7 +167,7 @@ def test_a_diverging_loss_ends_the_run_and_keeps_the_last_good_checkpoint(recipe
 
 def test_a_diverged_run_keeps_the_epochs_before(recipe, tmp_path, monkeypatch):
     (run,) = runs_of(recipe("none"))
-    forward = Classifier.training_step
+    forward = Training.training_step
 
     def poisoned(self, batch, batch_index):
         loss = forward(self, batch, batch_index)
@@ -174,7 +175,7 @@ def test_a_diverged_run_keeps_the_epochs_before(recipe, tmp_path, monkeypatch):
             self._losses[-1] = self._losses[-1] * torch.nan
         return loss
 
-    monkeypatch.setattr(Classifier, "training_step", poisoned)
+    monkeypatch.setattr(Training, "training_step", poisoned)
     message = execute(run, tmp_path, machine=CPU, report=ignore)
     assert "nan at step 2 of epoch 3" in message
     assert str(tmp_path / run.folder / "last.ckpt") in message
@@ -225,14 +226,14 @@ def test_annealing_is_snapshot_ensembles_equation_2_with_one_cycle(recipe, tmp_p
         assert rate_factor(settings, (t - 1) / steps_per_epoch) == pytest.approx(expected, abs=1e-12)
     (run,) = runs_of(recipe("none", schedule="annealed", epochs=4))
     rates = []
-    step = Classifier.training_step
+    step = Training.training_step
 
     def noted(self, batch, batch_index):
         rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
         return step(self, batch, batch_index)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classifier, "training_step", noted)
+        patch.setattr(Training, "training_step", noted)
         execute(run, tmp_path, machine=CPU, report=ignore)
     assert len(rates) == 4 * 3
     assert rates == pytest.approx([0.05 * (math.cos(math.pi * t / 12) + 1) for t in range(12)])
@@ -267,10 +268,9 @@ def test_data_errors_come_before_anything_is_trained(recipe, tmp_path):
 
 def test_augmentation_is_what_the_data_suits_unless_it_is_chosen(recipe):
     (run,) = runs_of(recipe("none"))
-    dataset = data.load("digits", seed=0)
-    assert ImageData(dataset, run.row.settings, seed=0).augment == ("shift-zero",)
+    assert Classification(replace(run.row.settings, data="digits"), 0).augment == ("shift-zero",)
     (chosen,) = runs_of(recipe("none", augment=("flip",)))
-    assert ImageData(dataset, chosen.row.settings, seed=0).augment == ("flip",)
+    assert Classification(chosen.row.settings, 0).augment == ("flip",)
 
 
 @pytest.mark.gpu

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from heedful import InputError, cli
-from heedful.train.module import Classifier, rate_factor
+from heedful.train.classify import Classifier
+from heedful.train.module import Training, rate_factor
 from heedful.train.recipe import compare_recipe
 from heedful.train.run import Machine, execute, runs_of
 from heedful.train.settings import Settings, check, shrunk
@@ -75,13 +76,13 @@ def test_factors_that_do_not_fit_are_refused(options, message):
 
 def test_a_run_follows_the_factors(recipe, tmp_path, monkeypatch):
     (run,) = runs_of(recipe("none", schedule="multiplied", milestones=(1, 2), factors=(2, 0.25), learning_rate=0.01))
-    seen, step = [], Classifier.training_step
+    seen, step = [], Training.training_step
 
     def noted(self, batch, batch_index):
         seen.append(self.trainer.optimizers[0].param_groups[0]["lr"])
         return step(self, batch, batch_index)
 
-    monkeypatch.setattr(Classifier, "training_step", noted)
+    monkeypatch.setattr(Training, "training_step", noted)
     execute(run, tmp_path, machine=Machine(device="cpu", num_workers=0), report=lambda progress: None)
     assert seen == pytest.approx(3 * [0.01] + 3 * [0.02] + 3 * [0.005])
 
@@ -89,7 +90,8 @@ def test_a_run_follows_the_factors(recipe, tmp_path, monkeypatch):
 @pytest.mark.parametrize("decay_all", [False, True])
 def test_weight_decay_on_all_takes_biases_and_norms_too(decay_all):
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
-    module = Classifier(network, Settings(weight_decay=0.5, decay_all=decay_all, learning_rate=0.1), seed=0)
+    settings = Settings(weight_decay=0.5, decay_all=decay_all, learning_rate=0.1)
+    module = Training(network, Classifier(network), settings, seed=0)
     module.trainer = type("Trainer", (), {"estimated_stepping_batches": 20})()
     optimizer = module.configure_optimizers()["optimizer"]
     before = [p.detach().clone() for p in network.parameters()]

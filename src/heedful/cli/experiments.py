@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from heedful.cli.application import Device, app, console
+from heedful.train.launched import is_first, num_here, num_processes
 from heedful.train.processes import warm_up
 
 if TYPE_CHECKING:
@@ -46,8 +47,13 @@ def compare(
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
     evaluate: Evaluate = None,
     out: Out = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Of SGD, at the start.")] = 0.1,
+    task: Annotated[
+        Literal["classification", "clips", "detection"], typer.Option(help="What the data are labelled with.")
+    ] = "classification",
+    batch_size: Annotated[int, typer.Option(help="Images or clips a step.")] = 128,
+    optimizer: Annotated[Literal["sgd", "adam"], typer.Option(help="Which.")] = "sgd",
+    learning_rate: Annotated[float, typer.Option(help="At the start.")] = 0.1,
+    warmup: Annotated[int, typer.Option(help="Steps in which the rate grows to its start.")] = 0,
     weight_decay: Annotated[float, typer.Option(help="On kernels; the authors of [L] use 5e-4 in their code.")] = 1e-4,
     decay_all: Annotated[bool, typer.Option("--decay-all", help="Weight decay on biases and norms too.")] = False,
     schedule: Annotated[
@@ -88,7 +94,8 @@ def compare(
         from heedful.train.recipe import compare_recipe
 
     settings: dict[str, Any] = {
-        "data": data, "model": model, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+        "task": task, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size,
+        "optimizer": optimizer, "learning_rate": learning_rate, "warmup": warmup,
         "weight_decay": weight_decay, "schedule": schedule, "image_size": image_size, "limit": _portion(limit),
         "pretrained": pretrained, "precision": precision, "compile": compile, "skip_bad_images": skip_bad_images,
         "augment": None if augment is None else tuple(name for name in augment.split(",") if name != "none"),
@@ -155,7 +162,7 @@ def _carry_out(
         from heedful.train.queue import default_jobs
         from heedful.train.run import Machine, is_done, runs_of
 
-    recipe = dataclasses.replace(recipe, command=shlex.join(["heedful", *sys.argv[1:]]))
+    recipe = dataclasses.replace(recipe, command=shlex.join([*_launcher(), *sys.argv[1:]]))
     runs = runs_of(recipe) if only is None else only
     pending = [run for run in runs if not is_done(run, out)]
     if len(pending) < len(runs):
@@ -181,7 +188,14 @@ def _carry_out(
     except KeyboardInterrupt:
         console.print("stopped: the same command goes on from the last finished epochs", highlight=False)
         raise typer.Exit(130) from None
-    _show(experiment)
+    if is_first():
+        _show(experiment)
+
+
+def _launcher() -> list[str]:
+    if num_processes() == 1:
+        return ["heedful"]
+    return ["torchrun", f"--nnodes={num_processes() // num_here()}", f"--nproc-per-node={num_here()}", "-m", "heedful"]
 
 
 def _show(experiment: "Experiment") -> None:

@@ -24,19 +24,24 @@ def list_names(
         import timm
 
         from heedful.models import MODELS
+        from heedful.models.detection import DETECTORS
+        from heedful.models.named_streams import STREAMS
 
-        names = [*MODELS, *timm.list_models()]
+        names = [*MODELS, *STREAMS, *DETECTORS, *timm.list_models()]
     else:
         from heedful.gates import attend, ign1, ign2, ign3
         from heedful.layers import SOURCES
+        from heedful.layers.mmtm import MMTM
         from heedful.layers.pay_attention import COMPATIBILITIES, AttentivePooling, softmax
-        from heedful.variant import Part, Pay
+        from heedful.variant import FUSIONS, Fusion, Part, Pay
 
         gates = (attend, ign1(1), ign1(0.5), ign2, ign3)
         paying = [str(Pay(2, name, gate=gate)) for name in COMPATIBILITIES for gate in (softmax, *gates)]
-        names = ["none", *(str(Part(layer, gate)) for layer in SOURCES for gate in gates), *paying]
+        fusing = [name for name in FUSIONS if name != "mmtm"] + [str(Fusion("mmtm", gate)) for gate in gates]
+        names = ["none", *(str(Part(layer, gate)) for layer in SOURCES for gate in gates), *paying, *fusing]
         if kind == "layers":
-            names = [f"{name:<13} {source}" for name, source in [*SOURCES.items(), ("pay", AttentivePooling.source)]]
+            others = [("pay", AttentivePooling.source), ("mmtm", MMTM.source)]
+            names = [f"{name:<13} {source}" for name, source in [*SOURCES.items(), *others]]
     for name in names:
         print(name)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float32, Int64, UInt8
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from heedful.data.augment import AUGMENTATIONS, check_names
 from heedful.data.dataset import DataSet, ImageArray, Split
+from heedful.data.share import WHOLE, Share, check_share, in_order, num_training_batches
 from heedful.errors import InputError
 
 Labels = Int64[Tensor, "batch"] | Int64[Tensor, "batch classes"]
@@ -49,9 +51,12 @@ class Batches:
             norm cannot train on one.
         augment: names from AUGMENTATIONS, applied in this order.
         seed: for training: decides order and augmentation of this epoch. None: in order, as the images are.
+        share: of the process: of each training batch, which is drawn and augmented whole, so that it does not depend on
+            the number of processes; without a seed, of the split.
 
     Raises:
-        InputError: if batch_size is below 1, a name is unknown, or there is augmentation but no seed.
+        InputError: if batch_size is below 1 or the number of processes, a name is unknown, or there is augmentation but
+            no seed.
     """
 
     split: ImageArray
@@ -60,20 +65,22 @@ class Batches:
     batch_size: int
     augment: tuple[str, ...] = ()
     seed: int | None = None
+    share: Share = WHOLE
 
     def __post_init__(self) -> None:
         check_batches(self.batch_size, self.augment, self.seed)
+        check_share(len(self.split), self.batch_size, self.share)
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.split), self.batch_size)
-        return whole + (rest > (0 if self.seed is None else 1))
+        if self.seed is None:
+            return len(in_order(len(self.split), self.batch_size, self.share))
+        return num_training_batches(len(self.split), self.batch_size, self.share)
 
     def __iter__(self) -> Iterator[Batch]:
         images, labels = self.split.images, self.split.labels
         if self.seed is None:
-            for start in range(0, len(labels), self.batch_size):
-                chosen = slice(start, start + self.batch_size)
-                yield normalise(images[chosen], self.mean, self.deviation), labels[chosen]
+            for place in in_order(len(labels), self.batch_size, self.share):
+                yield normalise(images[place], self.mean, self.deviation), labels[place]
             return
         generator = torch.Generator(images.device).manual_seed(self.seed)
         order = torch.randperm(len(images), generator=generator, device=images.device)
@@ -82,19 +89,29 @@ class Batches:
                 chunk = images.index_select(0, index)
                 for name in self.augment:
                     chunk = AUGMENTATIONS[name](chunk, generator)
-                batch = normalise(chunk, self.mean, self.deviation)
-            yield batch, labels[index]
+                own = self.share.of(len(index))
+                batch = normalise(chunk[own], self.mean, self.deviation)
+            yield batch, labels[index[own]]
 
 
 @dataclass(frozen=True)
 class Moved:
     """Batches that are moved to a device one by one, as often as they are iterated over."""
 
-    loader: Iterable[tuple[Tensor, Tensor]]
+    loader: Iterable[Any]
     device: torch.device
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.loader)
+    def __iter__(self) -> Iterator[Any]:
+        return (moved(batch, self.device) for batch in self.loader)
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """Return a tensor, or a tuple, list or dict of such, on the device; itself, if it is there already."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {name: moved(each, device) for name, each in batch.items()}
+    return type(batch)(moved(each, device) for each in batch)
 
 
 @contextmanager
@@ -129,24 +146,27 @@ def batches(
     augment: tuple[str, ...] = (),
     seed: int | None = None,
     num_workers: int = 0,
+    share: Share = WHOLE,
 ) -> Batches | DataLoader[tuple[Tensor, Tensor]]:
     """Return the batches of one epoch, with a length: `Batches` for a split in memory, `file_batches` for files.
 
     Args:
         split: one of the data set's, on whichever device it is to be augmented on.
         dataset: gives mean and deviation.
-        batch_size: images per batch.
+        batch_size: images per batch, of all processes together.
         augment: names from AUGMENTATIONS.
         seed: decides this epoch's order and augmentation; None: in order, without augmentation.
         num_workers: processes that read files; unused for a split in memory.
+        share: of this process, if several train together: see `Batches`.
 
     Raises:
         InputError: as `Batches`.
     """
     if isinstance(split, ImageArray):
-        return Batches(split, dataset.mean, dataset.deviation, batch_size, augment=augment, seed=seed)
+        return Batches(split, dataset.mean, dataset.deviation, batch_size, augment=augment, seed=seed, share=share)
     from heedful.data.file_batches import file_batches  # torchvision takes a second to import
 
+    mean, deviation = dataset.mean, dataset.deviation
     return file_batches(
-        split, dataset.mean, dataset.deviation, batch_size, augment=augment, seed=seed, num_workers=num_workers
+        split, mean, deviation, batch_size, augment=augment, seed=seed, num_workers=num_workers, share=share
     )

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from heedful.data.batches import Batch, Channels, check_batches, normalise
 from heedful.data.dataset import ImageFiles
 from heedful.data.images import read_rgb
+from heedful.data.share import WHOLE, Share, batch_sampler
 from heedful.errors import InputError
 
 
@@ -23,6 +24,7 @@ def file_batches(
     augment: tuple[str, ...] = (),
     seed: int | None = None,
     num_workers: int = 0,
+    share: Share = WHOLE,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Return a loader of one epoch: float32 images, channels last, and labels. It depends on the seed, not the workers.
 
@@ -34,21 +36,18 @@ def file_batches(
         augment: names from AUGMENTATIONS; "crop" is torchvision's RandomResizedCrop.
         seed: for training: decides order and augmentation of this epoch. None: in order, the centre of each image.
         num_workers: processes that read; 0 reads in this one.
+        share: of each training batch, or without a seed of the split; no other file is read.
 
     Raises:
-        InputError: if batch_size is below 1, a name is unknown, or there is augmentation but no seed; from the loader,
-            if an image cannot be read.
+        InputError: as `Batches`; from the loader, if an image cannot be read.
     """
     check_batches(batch_size, augment, seed)
-    shuffle = seed is not None
     return DataLoader(
         _TransformedFiles(split, _transform(split.image_size, augment), seed),
-        batch_size,
-        shuffle=shuffle,
-        generator=torch.Generator().manual_seed(0 if seed is None else seed),
+        batch_sampler=batch_sampler(len(split), batch_size, seed, share),
+        generator=torch.Generator(),  # the loader's own draw leaves the process's random numbers alone
         num_workers=num_workers,
         collate_fn=_Collate(mean, deviation),
-        drop_last=shuffle and batch_size > 1 and len(split) % batch_size == 1,
         pin_memory=torch.cuda.is_available(),
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from statistics import fmean
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,7 +14,7 @@ from heedful.temporary import evaluation_mode
 
 
 @torch.inference_mode()
-def classification(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
+def classification(model: nn.Module, batches: Iterable[tuple[Any, Tensor]]) -> dict[str, float | None]:
     """Return `error` in percent, the mean `loss`, and what belongs to the kind of labels, over all images.
 
     Args:

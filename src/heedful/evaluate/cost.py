@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +47,14 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def num_flops(model: nn.Module, image: Tensor) -> int:
+def num_flops(model: nn.Module, image: Any) -> int:
     """Return the floating-point operations of one forward pass, a multiply-add counted as two.
 
     Convolutions and matrix products count, as in `torch.utils.flop_counter`; element-wise work does not.
 
     Args:
         model: run in evaluation mode.
-        image: (1, C, H, W).
+        image: (1, C, H, W), or what else the network takes for one.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -103,19 +103,25 @@ def _storage(tensor: Tensor) -> int:
 
 
 @torch.inference_mode()
-def inference_seconds(model: nn.Module, images: Tensor, *, repetitions: int = 10) -> float:
+def inference_seconds(model: nn.Module, images: Any, *, repetitions: int = 10) -> float:
     """Return the least wall-clock seconds for one image, over repeated passes of this batch after a warm-up.
 
     The least, since other work on the machine only ever adds to it.
 
     Args:
         model: run in evaluation mode.
-        images: (N, C, H, W), on the model's device.
+        images: (N, C, H, W), a list of N, or a dict of tensors of N, on the model's device.
         repetitions: number of timed passes.
     """
+    device = next(model.parameters()).device
     with evaluation_mode(model):
-        seconds = [_seconds(lambda: model(images), images.device) for _ in range(1 + repetitions)]
-    return min(seconds[1:]) / len(images)
+        seconds = [_seconds(lambda: model(images), device) for _ in range(1 + repetitions)]
+    return min(seconds[1:]) / len(next(iter(images.values())) if isinstance(images, dict) else images)
+
+
+def first(images: Any) -> Any:
+    """Return the first of a batch, as a batch; kinds of batches as for `inference_seconds`."""
+    return {name: each[:1] for name, each in images.items()} if isinstance(images, dict) else images[:1]
 
 
 def cost(models: Mapping[str, nn.Module], images: Tensor, *, repetitions: int = 5) -> list[Cost]:

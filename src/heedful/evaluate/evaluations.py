@@ -15,7 +15,7 @@ from heedful import data, files
 from heedful.errors import InputError
 from heedful.evaluate.curves import drawn
 from heedful.evaluate.found import Found
-from heedful.evaluate.protocols import PROTOCOLS, Asked, Subject, check
+from heedful.evaluate.protocols import PROTOCOLS, Asked, Subject, check, check_task
 from heedful.evaluate.runs import Read, TrainedRun, is_own, read_run
 from heedful.models.saved import load
 
@@ -50,6 +50,8 @@ def evaluate_runs(
     """
     check(on, asked)
     runs = [read_run(folder) for folder in folders]
+    for run in runs:
+        check_task(on, run.card.task, str(run.folder))
     names = [run.name for run in runs]
     # Runs mostly share their data. Of this call alone, so that a change of the files is seen by the next.
     read = functools.lru_cache(maxsize=MOST_READ)(data.read)
@@ -68,8 +70,9 @@ def evaluate_run(
     run: TrainedRun, *, on: str, asked: Asked = NOTHING_MORE, device: torch.device | str = "cpu", read: Read = data.read
 ) -> Found:
     """Return what is found of one run; arguments as for `evaluate_runs`, and `read` as for `own_images`."""
-    model = load(run.folder).to(device)
-    found = check(on, asked).evaluate(Subject(model, run, read), asked)
+    protocol = check(on, asked)
+    check_task(on, run.card.task, str(run.folder))
+    found = protocol.evaluate(Subject(load(run.folder).to(device), run, read), asked)
     return replace(found, numbers={"run": run.name, **found.numbers})
 
 

@@ -45,12 +45,31 @@ def evidence(
         "layer": np.array(layer),
         "maps": maps.cpu().numpy().astype(np.float16),
     }
-    kinds = {name: "spatial" if _is_spatial(masks[name]) else "channel" for name in masks.names()}
-    for name, kind in kinds.items():
-        if kind == "spatial":
+    for name in masks.names():
+        if _is_spatial(masks[name]):
             found[f"spatial/{name}"] = masks[name].mean(1).numpy().astype(np.float16)
-    histograms = _weight_histograms(model, list(kinds), batches)
-    return found | {"gates": np.array(list(kinds)), "kinds": np.array(list(kinds.values())), "histograms": histograms}
+    return found | weights_of_gates(model, batches)
+
+
+def weights_of_gates(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> dict[str, NDArray[Any]]:
+    """Return `gates`, `kinds` and `histograms`, see `evidence`; of a network that may take other inputs than images.
+
+    Args:
+        model: whose gates are counted.
+        batches: (inputs, targets) over which weights are counted, one at least.
+    """
+    kinds: dict[str, str] = {}
+    counts: dict[str, NDArray[Any]] = {}
+    with evaluation_mode(model), record(model) as masks, torch.inference_mode():
+        for inputs, _ in batches:
+            masks.clear()
+            model(inputs)
+            kinds = kinds or {name: "spatial" if _is_spatial(masks[name]) else "channel" for name in masks.names()}
+            for name in kinds:
+                found = np.histogram(masks[name].clamp(0, 1).numpy(), bins=NUM_BINS, range=(0, 1))[0]
+                counts[name] = counts[name] + found if name in counts else found
+    histograms = np.array([counts[name] for name in kinds], dtype=np.int64).reshape(len(kinds), NUM_BINS)
+    return {"gates": np.array(list(kinds)), "kinds": np.array(list(kinds.values())), "histograms": histograms}
 
 
 def _true_class_maps(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
@@ -60,19 +79,6 @@ def _true_class_maps(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[
         return "", images.new_zeros(len(images), 1, 1)
     maps = attention_maps(model, images, layers=[layer], classes=labels)[layer][:, 0]
     return layer, maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)  # so that float16 holds any scale
-
-
-def _weight_histograms(model: nn.Module, gates: list[str], batches: Iterable[tuple[Tensor, Tensor]]) -> NDArray[Any]:
-    counts = np.zeros((len(gates), NUM_BINS), dtype=np.int64)
-    if not gates:
-        return counts
-    with evaluation_mode(model), record(model) as masks, torch.inference_mode():
-        for images, _ in batches:
-            masks.clear()
-            model(images)
-            for row, gate in zip(counts, gates, strict=True):
-                row += np.histogram(masks[gate].clamp(0, 1).numpy(), bins=NUM_BINS, range=(0, 1))[0]
-    return counts
 
 
 def _is_spatial(mask: Tensor) -> bool:

@@ -19,11 +19,14 @@ from heedful.evaluate.figure_data import LAYOUTS
 from heedful.evaluate.found import Found, Headline, Numbers
 from heedful.evaluate.maps import batches_of, evaluate_maps
 from heedful.evaluate.object_data import Sample
+from heedful.evaluate.on_boxes import found_boxes
+from heedful.evaluate.on_clips import clip_errors
 from heedful.evaluate.on_objects import localization
 from heedful.evaluate.robustness import EPSILONS, robustness
 from heedful.evaluate.runs import Read, TrainedRun, images_of, statistics_of
 from heedful.evaluate.segmentation import segmentation
 from heedful.evaluate.transfer import transfer
+from heedful.models.cards import ClipCard
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Subject:
 
     def prepared(self, asked: Asked) -> tuple[Sample, Channels, Channels]:
         """Return the images asked for, and mean and deviation of the channels to normalise them with."""
-        return images_of(self.run, asked.source, self.read).limited(asked.limit), *statistics_of(self.run.card)
+        return images_of(self.run, asked.source, self.read).limited(asked.limit), *statistics_of(self.run.image_card)
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,18 @@ class Protocol:
         options: names of what it uses of `Asked`, besides the source.
         needs: what the source must be; empty where the run's own test images do.
         several_classes: whether the run's own images may have several classes each.
+        tasks: of the runs that it can measure.
     """
 
     evaluate: Callable[[Subject, Asked], Found]
     options: tuple[str, ...]
     needs: str = ""
     several_classes: bool = False
+    tasks: tuple[str, ...] = ("classification",)
+
+
+DOES = {"classification": "classifies images", "clips": "classifies clips", "detection": "finds objects"}
+"""Task -> what a network of it does, in words."""
 
 
 def check(on: str, asked: Asked) -> Protocol:
@@ -111,6 +120,19 @@ def check(on: str, asked: Asked) -> Protocol:
     return protocol
 
 
+def check_task(on: str, task: str, name: str) -> None:
+    """Raise an InputError if a protocol cannot measure networks of a task.
+
+    Args:
+        on: name of the protocol.
+        task: such as `detection`.
+        name: of a run, for the message.
+    """
+    if task not in PROTOCOLS[on].tasks:
+        able = ", ".join(each for each, protocol in PROTOCOLS.items() if task in protocol.tasks)
+        raise InputError(f"{name} {DOES[task]}, which {on} cannot measure: evaluate on {able}")
+
+
 def _option(name: str) -> str:
     """Return the command line's word for a field of `Asked`."""
     return f"--{name.removeprefix('num_').replace('_', '-')}"
@@ -121,7 +143,13 @@ def _require_source(source: str) -> None:
         raise InputError(f"{source}: no such file or folder; the names that are known are {', '.join(NAMES)}")
 
 
+def _detection(subject: Subject, asked: Asked) -> Found:
+    return found_boxes(subject.model, subject.run, asked.source, asked.limit)
+
+
 def _classification(subject: Subject, asked: Asked) -> Found:
+    if isinstance(subject.run.card, ClipCard):
+        return clip_errors(subject.model, subject.run, asked.source, asked.limit)
     sample, mean, deviation = subject.prepared(asked)
     batches = batches_of(sample.split, mean, deviation, next(subject.model.parameters()).device)
     numbers: Numbers = {"data": sample.name, "num_images": len(sample.split), **classification(subject.model, batches)}
@@ -175,7 +203,7 @@ def _transfer(subject: Subject, asked: Asked) -> Found:
     assert asked.source is not None
     return transfer(
         subject.model,
-        subject.run.card,
+        subject.run.image_card,
         asked.source,
         train_per_class=asked.train_per_class,
         num_seeds=asked.num_seeds,
@@ -188,7 +216,7 @@ def _segmentation(subject: Subject, asked: Asked) -> Found:
     assert asked.source is not None
     return segmentation(
         subject.model,
-        subject.run.card,
+        subject.run.image_card,
         asked.source,
         fuse=asked.fuse,
         layer=asked.layer,
@@ -198,7 +226,8 @@ def _segmentation(subject: Subject, asked: Asked) -> Found:
 
 
 PROTOCOLS = {
-    "classification": Protocol(_classification, ("limit",), several_classes=True),
+    "classification": Protocol(_classification, ("limit",), several_classes=True, tasks=("classification", "clips")),
+    "detection": Protocol(_detection, ("limit",), tasks=("detection",)),
     "maps": Protocol(_maps, ("limit", "layer", "method")),
     "localization": Protocol(_localization, ("limit", "layer", "method")),
     "robustness": Protocol(_robustness, ("limit", "epsilons", "steps", "corruptions")),

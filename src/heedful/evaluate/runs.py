@@ -17,7 +17,8 @@ from heedful.data.pool import Pool
 from heedful.data.splits import Division, divide
 from heedful.errors import InputError
 from heedful.evaluate.object_data import Sample, objects_of, sample_of
-from heedful.models.saved import ModelCard, read_card
+from heedful.models.cards import Card, ModelCard
+from heedful.models.saved import read_card
 
 DIVISION = ("limit", "val_fraction", "train_per_class", "test_per_class")
 """Settings that decide which images are for testing."""
@@ -40,7 +41,7 @@ class TrainedRun:
     """
 
     folder: Path
-    card: ModelCard
+    card: Card
     seed: int | None
     settings: Mapping[str, Any]
     fingerprint: str | None
@@ -49,6 +50,12 @@ class TrainedRun:
     def name(self) -> str:
         """The last two parts of the folder, such as none/seed-0."""
         return "/".join(self.folder.resolve().parts[-2:])
+
+    @property
+    def image_card(self) -> ModelCard:
+        """The card of a network that classifies images, as the protocols for these take no other."""
+        assert isinstance(self.card, ModelCard)
+        return self.card
 
 
 def read_run(folder: Path) -> TrainedRun:
@@ -90,13 +97,9 @@ def own_images(run: TrainedRun, read: Read = data.read) -> Sample:
         raise InputError(f"{run.folder} does not say on which data the network was trained: give --data")
     source = run.settings["data"]
     root = data.folder_of(source)
-    size = run.settings.get("image_size") or (run.card.image_size if root else None)
+    size = run.settings.get("image_size") or (run.image_card.image_size if root else None)
     pool = read(source, size, skip_bad_images=run.settings.get("skip_bad_images", False))
-    if pool.fingerprint != run.fingerprint:
-        raise InputError(
-            f"{source} has changed since the run in {run.folder} was trained, so that its test images are not known "
-            "any more: restore it, or give other images by --data"
-        )
+    require_unchanged(run, source, pool.fingerprint)
     division = Division(run.seed, **{key: run.settings[key] for key in DIVISION if key in run.settings})
     test = divide(pool.labels, pool.given, pool.classes, division)[2]
     split: Split
@@ -109,6 +112,15 @@ def own_images(run: TrainedRun, read: Read = data.read) -> Sample:
     skipped = {root / name for name in pool.skipped}
     paths = [path for path in list_folder(root).paths if path not in skipped]
     return Sample(pool.name, split, tuple(paths[i] for i in test.tolist()), objects_of(root))
+
+
+def require_unchanged(run: TrainedRun, source: str, fingerprint: str) -> None:
+    """Raise an InputError unless the run was trained on data of this fingerprint."""
+    if fingerprint != run.fingerprint:
+        raise InputError(
+            f"{source} has changed since the run in {run.folder} was trained, so that its test images are not known "
+            "any more: restore it, or give other images by --data"
+        )
 
 
 def images_of(run: TrainedRun, source: str | None, read: Read = data.read) -> Sample:
@@ -124,7 +136,7 @@ def images_of(run: TrainedRun, source: str | None, read: Read = data.read) -> Sa
     """
     if source is None or is_own(run, source):
         return own_images(run, read)
-    return sample_of(source, run.card.classes, run.card.image_size)
+    return sample_of(source, run.card.classes, run.image_card.image_size)
 
 
 def is_own(run: TrainedRun, source: str) -> bool:

@@ -23,7 +23,7 @@ from heedful.evaluate.maps import batches_of
 from heedful.evaluate.runs import statistics_of
 from heedful.evaluate.segmentation_sheet import Row, sheet
 from heedful.maps.record import last_layer
-from heedful.models.saved import ModelCard
+from heedful.models.cards import ModelCard
 
 NUM_SHOWN = 6
 

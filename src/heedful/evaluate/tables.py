@@ -19,7 +19,8 @@ def as_rich(everything: Mapping[str, Found], on: str) -> list[Table]:
     """Return the tables for the terminal, a row for each run, and those of the curves, a row for each line."""
     found = {folder: each.numbers for folder, each in everything.items()}
     if on not in ("classification", "maps"):
-        return [_headlines(on, everything), *_curves(everything)]
+        by_class = [_by_class(found)] if on == "detection" else []
+        return [_headlines(on, everything), *by_class, *_curves(everything)]
     if on == "classification":
         precision = {"mAP %": "map"} if any("map" in numbers for numbers in found.values()) else {}
         columns = {"images": "num_images", "error %": "error", **precision, "loss": "loss"}
@@ -67,6 +68,16 @@ def _headlines(on: str, everything: Mapping[str, Found]) -> Table:
         cells = [_cell(values.get(column)) for column in columns]
         table.add_row(escape(found.numbers["run"]), escape(found.numbers["data"]),
                       _cell(found.numbers.get("num_images")), *cells)  # fmt: skip
+    return table
+
+
+def _by_class(found: Mapping[str, Numbers]) -> Table:
+    """Return average precision by class, a column for each run."""
+    classes = dict.fromkeys(name for numbers in found.values() for name in numbers["classes"])
+    table = _blank("mAP % by class", ["class", *(numbers["run"] for numbers in found.values())])
+    for name in classes:
+        of_runs = (numbers["classes"].get(name, {}).get("ap") for numbers in found.values())
+        table.add_row(escape(name), *map(_cell, of_runs))
     return table
 
 

@@ -25,7 +25,7 @@ from heedful.evaluate.linear_svm import Machine, linear_svm
 from heedful.evaluate.maps import batches_of
 from heedful.evaluate.object_data import is_beside_objects
 from heedful.evaluate.runs import statistics_of
-from heedful.models.saved import ModelCard
+from heedful.models.cards import ModelCard
 
 SHOWN = ("accuracy", "accuracy_per_class_mean")
 

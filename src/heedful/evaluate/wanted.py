@@ -1,11 +1,11 @@
 """Evaluations as they are named for a whole experiment: `robustness`, or `segmentation=horses/` on other data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from heedful.data.dataset import DataSet
 from heedful.errors import InputError
 from heedful.evaluate.evaluations import name_of
-from heedful.evaluate.protocols import PROTOCOLS, Asked, check
+from heedful.evaluate.protocols import PROTOCOLS, Asked, check, check_task
 
 Wanted = tuple[str, Asked]
 """The name of a protocol, and what it is told."""
@@ -28,6 +28,18 @@ def parse(texts: Iterable[str]) -> list[Wanted]:
         wanted.append((on, asked))
     _require_different(wanted)
     return wanted
+
+
+def check_tasks(wanted: Sequence[Wanted], tasks: Mapping[str, str]) -> None:
+    """Raise an InputError if one of the evaluations cannot measure some of the rows.
+
+    Args:
+        wanted: the evaluations.
+        tasks: name of a row -> task.
+    """
+    for on, _ in wanted:
+        for name, task in tasks.items():
+            check_task(on, task, f"row {name}")
 
 
 def check_labels(wanted: Sequence[Wanted], dataset: DataSet) -> None:

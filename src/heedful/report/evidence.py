@@ -11,10 +11,21 @@ from numpy.typing import NDArray
 from heedful.errors import InputError
 from heedful.report.results import Group, Run
 
+NO_IMAGES: dict[str, NDArray[Any]] = {
+    "images": np.zeros((0, 1, 1, 3), dtype=np.uint8),
+    "labels": np.zeros(0, dtype=np.int64),
+    "predictions": np.zeros(0, dtype=np.int64),
+    "probabilities": np.zeros(0),
+    "layer": np.array(""),
+    "maps": np.zeros((0, 1, 1)),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What `evidence.npz` holds, for M test images (the same for all variants of one group and seed) and G gates.
+
+    Of clips, which are no images, M is 0.
 
     Args:
         images: uint8 (M, H, W, 3).
@@ -55,13 +66,14 @@ def evidence(run: Run) -> Evidence | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             gates = tuple(str(name) for name in arrays["gates"])
             kinds = tuple(str(kind) for kind in arrays["kinds"])
+            shown = arrays if "images" in arrays else NO_IMAGES
             return Evidence(
-                images=arrays["images"],
-                labels=arrays["labels"],
-                predictions=arrays["predictions"],
-                probabilities=arrays["probabilities"],
-                layer=str(arrays["layer"]),
-                maps=arrays["maps"].astype(np.float32),
+                images=shown["images"],
+                labels=shown["labels"],
+                predictions=shown["predictions"],
+                probabilities=shown["probabilities"],
+                layer=str(shown["layer"]),
+                maps=shown["maps"].astype(np.float32),
                 gates=gates,
                 kinds=kinds,
                 histograms=arrays["histograms"],

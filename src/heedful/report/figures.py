@@ -116,23 +116,31 @@ def seeds(group: Group, comparisons: Sequence[Comparison], look: Mapping[str, Lo
 def training_curves(group: Group, look: Mapping[str, Look]) -> Figure:
     """Draw loss and error per epoch, on the training and on the validation images: mean of the seeds, band min to max.
 
+    Detectors have no training error and no validation loss: what nobody has gets no panel.
+
     Args:
         group: rows without a finished run are left out.
         look: of the rows' labels.
     """
+    found = {row.label: [curves(run) for run in row.runs] for row in group.rows}
+    names = [name for name in CURVES if any(name in each for runs in found.values() for each in runs)]
+    error = group.error_name.removeprefix("top-1 ")
+    shape = (2, 2) if len(names) == len(CURVES) else (1, len(names))
     with style():
-        figure = Figure(figsize=(WIDTH, 6.6))
-        panels = figure.subplots(2, 2, sharex=True, sharey="row")
-        error = group.error_name.removeprefix("top-1 ")
-        titles = ("training loss", f"training {error}, %", "validation loss", f"validation {error}, %")
-        for axes, name, title in zip(panels.T.flat, CURVES, titles, strict=True):
+        figure = Figure(figsize=(WIDTH, 3.3 * shape[0]))
+        panels = figure.subplots(*shape, sharex=True, sharey="row" if shape == (2, 2) else "none", squeeze=False)
+        by_name = dict(zip(names, panels.T.flat, strict=True))
+        for name, axes in by_name.items():
             for row in group.rows:
-                _draw_curve(axes, [curves(run).get(name, np.empty(0)) for run in row.runs], row.label, look[row.label])
-            axes.set_title(title)
+                lines = [each.get(name, np.empty(0)) for each in found[row.label]]
+                _draw_curve(axes, lines, row.label, look[row.label])
+            split, kind = name.split("_")
+            what = f"{error}, %" if kind == "error" else kind
+            axes.set_title(f"{'training' if split == 'train' else 'validation'} {what}")
             axes.grid()
-        _spread(list(panels[0]), "log")
-        _spread(list(panels[1]), "symlog")
-        for axes in panels[1]:
+        for kind, scale in (("loss", "log"), ("error", "symlog")):
+            _spread([axes for name, axes in by_name.items() if name.endswith(kind)], scale)
+        for axes in panels[-1]:
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
         handles, labels = panels[0, 0].get_legend_handles_labels()

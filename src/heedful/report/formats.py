@@ -28,7 +28,7 @@ class Column:
 
 
 def columns(comparisons: Sequence[Comparison]) -> list[Column]:
-    """Return the columns of the written table; top-5 error, AUC and the paper's value only where there are any."""
+    """Return the columns of the written table; what some tasks have, and the paper's value, where there are any."""
     first = comparisons[0].label
     written = [
         Column("variant", [variant(c) for c in comparisons], is_text=True),
@@ -41,6 +41,8 @@ def columns(comparisons: Sequence[Comparison]) -> list[Column]:
     ]
     if any(c.top5 for c in comparisons):
         written.append(Column("top-5 error %", [numbers.mean_and_deviation(c.top5) for c in comparisons]))
+    if any(c.map50 for c in comparisons):
+        written.append(Column("mAP@0.5 %", [numbers.mean_and_deviation(c.map50) for c in comparisons]))
     if any(c.auc for c in comparisons):
         written.append(Column("AUC", [_auc(c.auc) for c in comparisons]))
     if any(c.expected for c in comparisons):

@@ -59,10 +59,11 @@ def evidence(group: Group, look: Mapping[str, Look]) -> list[Part]:
         return []
     classes = next(run.data.get("classes", []) for row in group.rows for run in row.runs)
     seed, shown = of_one_seed(found)
+    with_images = {label: each for label, each in shown.items() if len(each.images)}
     return [
-        _attention(seed, shown, classes),
+        *([_attention(seed, with_images, classes)] if with_images else []),
         *_channels(group, found, look),
-        *_masks(seed, shown, classes),
+        *_masks(seed, with_images, classes),
     ]
 
 

@@ -93,7 +93,7 @@ def spatial_masks(evidence: Evidence, classes: Sequence[str], num_images: int = 
 
 def short_gate(name: str) -> str:
     """Return a gate's place without the words that all gates share: "layer1.0.attention.channel" is "layer1.0"."""
-    parts = [part for part in name.split(".") if part not in ("attention", "channel", "spatial")]
+    parts = [part for part in name.split(".") if part not in ("attention", "before", "channel", "spatial")]
     return ".".join(parts) or name
 
 

@@ -21,6 +21,7 @@ from heedful.report.labels import labels, notation, protocol
 
 NEEDED = {"name", "variant", "model", "data"}  # of every row of a recipe
 CURVES = ("train_loss", "train_error", "val_loss", "val_error")
+ALWAYS = ("train_loss", "val_error")  # of any task
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,19 @@ class Metrics:
     """What a run reached: errors in percent, `best_epoch` counted from 1; no top-5 error below 6 classes.
 
     Where images have several classes each, `test_map` is the mean average precision in percent, the errors are 100 less
-    such a number, `test_auc` is in [0, 1], and `test_classes_left_out` counts the classes that no test image shows.
+    such a number, `test_auc` is in [0, 1], and `test_classes_left_out` counts the classes that no test image shows. Of
+    detection they are COCO's average precisions, over all overlaps and at those of 0.5 and 0.75, and there is no loss.
     """
 
     test_error: float
-    test_loss: float
     val_error: float
-    val_loss: float
     best_epoch: int
+    test_loss: float | None = None
+    val_loss: float | None = None
     test_top5_error: float | None = None
     test_map: float | None = None
+    test_map50: float | None = None
+    test_map75: float | None = None
     test_auc: float | None = None
     test_classes_left_out: int = 0
 
@@ -125,6 +129,16 @@ class Group:
         return ", ".join(word for word in words if word)
 
     @property
+    def task(self) -> str:
+        """What is trained; see `heedful.train.settings.Settings`."""
+        return str(self.rows[0].settings.get("task", "classification"))
+
+    @property
+    def thing(self) -> str:
+        """What the data are made of."""
+        return "clip" if self.task == "clips" else "image"
+
+    @property
     def several_classes(self) -> bool:
         """Whether an image may show several classes."""
         return any(run.metrics.test_map is not None for row in self.rows for run in row.runs)
@@ -194,7 +208,7 @@ def scaled(scale: float) -> str:
 
 
 def curves(run: Run) -> dict[str, NDArray[np.float64]]:
-    """Return a run's training curves by name (`CURVES`), one number per epoch; none if `metrics.csv` is missing.
+    """Return a run's training curves by name (of `CURVES`), one number per epoch; none if `metrics.csv` is missing.
 
     Raises:
         InputError: if the file is damaged.
@@ -205,8 +219,9 @@ def curves(run: Run) -> dict[str, NDArray[np.float64]]:
     try:
         with path.open(newline="") as file:
             lines = list(csv.DictReader(file))
-        return {name: np.array([float(line[name]) for line in lines]) for name in CURVES}
-    except (KeyError, TypeError, ValueError) as error:
+        there = [name for name in CURVES if name in ALWAYS or name in lines[0]]
+        return {name: np.array([float(line[name]) for line in lines]) for name in there}
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
 

@@ -132,6 +132,8 @@ def _scaled(group: Group) -> list[str]:
 def _several_classes(group: Group) -> list[str]:
     if not group.several_classes:
         return []
+    if group.task == "detection":
+        return ["The error is 100 minus COCO's mean average precision (mAP, over overlaps of 0.5 to 0.95) in %."]
     left_out = max(run.metrics.test_classes_left_out for row in group.rows for run in row.runs)
     rest = f", without {left_out} of the classes, which no test image shows" if left_out else ""
     return [f"An image may show several classes: the error is 100 minus the mean average precision (mAP) in %{rest}."]
@@ -201,7 +203,8 @@ def _test_images(group: Group) -> list[str]:
     sizes = [int(run.data["test_images"]) for row in group.rows for run in row.runs if run.data.get("test_images")]
     if not sizes or min(sizes) >= 1000 or group.several_classes:
         return []
-    return [f"The test split has {min(sizes)} images: one of them more or less is {100 / min(sizes):.2f} points."]
+    one = f"one of them more or less is {100 / min(sizes):.2f} points"
+    return [f"The test split has {min(sizes)} {group.thing}s: {one}."]
 
 
 def _left_out(group: Group) -> list[str]:

@@ -12,9 +12,10 @@ from heedful.statistics import Paired, Summary, holm, paired, summary
 
 IDENTITY = ("row", "variant", "model", "data", "seed")
 METRICS = (
-    "test_error", "test_top5_error", "test_map", "test_auc", "test_loss", "val_error", "val_loss", "best_epoch",
+    "test_error", "test_top5_error", "test_map", "test_map50", "test_map75", "test_auc", "test_loss", "val_error",
+    "val_loss", "best_epoch",
 )  # fmt: skip
-OF_SEVERAL_CLASSES = ("test_map", "test_auc")  # columns of experiments alone that have them
+OF_SOME = ("test_map", "test_map50", "test_map75", "test_auc")  # columns of experiments alone that have them
 COST = ("parameters", "flops", "train_seconds", "epoch_seconds", "inference_seconds")
 
 
@@ -40,6 +41,7 @@ class Comparison:
         unpaired: seeds left out of the difference because only one side finished them.
         error_name: what the error is: see `Group`.
         auc: the mean area under the ROC curve, in [0, 1], where images have several classes each.
+        map50: the mean average precision at an overlap of 0.5, in percent, of detection.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Comparison:
     unpaired: tuple[int, ...]
     error_name: str = "top-1 error"
     auc: Summary | None = None
+    map50: Summary | None = None
 
 
 def compare(group: Group) -> list[Comparison]:
@@ -79,7 +82,7 @@ def as_csv(experiment: Experiment) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = [name for name in METRICS if name not in OF_SEVERAL_CLASSES or _is_there(experiment, name)]
+    metrics = [name for name in METRICS if name not in OF_SOME or _is_there(experiment, name)]
     writer.writerow([*IDENTITY, *metrics, *COST])
     for row in experiment.rows:
         lines = {run.seed: _numbers(run, metrics) for run in row.runs}
@@ -128,6 +131,7 @@ def _comparison(row: Row, group: Group, pair: Paired | None, holm_p: float, num_
         unpaired=tuple(sorted(_errors(row).keys() ^ _errors(reference).keys())),
         error_name=group.error_name,
         auc=_summary([run.metrics.test_auc for run in row.runs]),
+        map50=_summary([run.metrics.test_map50 for run in row.runs]),
     )
 
 

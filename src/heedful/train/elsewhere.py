@@ -13,6 +13,11 @@ ELSEWHERE = {
     "tiny_imagenet": "Tiny ImageNet, or a part of it: its folder train, which holds the class folders",
     "voc2012": "PASCAL VOC 2012: the folder that holds JPEGImages, Annotations and ImageSets",
     "coco128": "COCO128, or other images of COCO: a folder with labels.csv",
+    "coco": "COCO 2017: the folder that holds annotations, train2017 and val2017",
+    "coco128_boxes": "COCO128 with boxes in COCO's layout: a folder with annotations, train2017 and val2017",
+    "bccd": "BCCD, blood cells: the folder that holds JPEGImages, Annotations and ImageSets",
+    "ntu_rgbd": "NTU RGB+D 60: the folder that holds nturgb+d_skeletons, and for video nturgb+d_rgb",
+    "utd_mhad": "UTD-MHAD: one .npz, see heedful.data.utd_mhad",
     "camvid": "CamVid: a folder with labels.csv, a class for each kind of thing in the picture",
 }
 """Name in a recipe -> what it stands for."""

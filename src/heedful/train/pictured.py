@@ -1,30 +1,28 @@
 """The pictures that a run leaves for its report: test images, class maps on them, and the masks of its gates."""
 
-import io
 from collections.abc import Iterable
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heedful import data, files
+from heedful import data
 from heedful.evaluate.evidence import evidence
 from heedful.temporary import evaluation_mode
 
 NUM_PICTURED = 8
 
 
-def write_evidence(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], dataset: data.DataSet, path: Path
-) -> None:
-    """Write `evidence.npz`: see `heedful.evaluate.evidence`, with the images as uint8 (M, H, W, 3).
+def pictured(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], dataset: data.DataSet
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of `evidence.npz`: see `heedful.evaluate.evidence`, with the images as uint8 (M, H, W, 3).
 
     Args:
         model: the trained network.
         batches: of all test images.
         dataset: whose they are.
-        path: of the file.
     """
     images, labels = one_of_each_class(batches, NUM_PICTURED)
     mean, deviation = (
@@ -32,11 +30,7 @@ def write_evidence(
     )
     pixels = ((images * deviation + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     arrays = {"images": pixels.permute(0, 2, 3, 1).cpu().numpy(), **evidence(model, (images, labels), batches)}
-    if dataset.multi_label:
-        arrays |= _answers(model, images, labels)
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle
-    files.write(path, content.getvalue())
+    return arrays | (_answers(model, images, labels) if dataset.multi_label else {})
 
 
 def one_of_each_class(batches: Iterable[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +49,7 @@ def one_of_each_class(batches: Iterable[tuple[Tensor, Tensor]], most: int) -> tu
 
 
 @torch.inference_mode()
-def _answers(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+def _answers(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
     """Return what a network says of one of an image's classes: right if it is more likely there than not."""
     with evaluation_mode(model):
         scores = model(images).float()

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: the images, divided by its seed, and the network, not yet trained."""
+"""What a run of classification needs: the images, divided by its seed, and the network, not yet trained."""
 
 import functools
 from typing import Literal
@@ -8,26 +8,21 @@ from torch import nn
 from heedful import data
 from heedful.errors import InputError
 from heedful.models import build, image_size_of
-from heedful.models.saved import ModelCard
+from heedful.models.cards import ModelCard
 from heedful.train.elsewhere import require_at_hand
-from heedful.train.objective import check_objective
-from heedful.train.settings import CLASSIFICATION, Settings
+from heedful.train.settings import Settings
 from heedful.train.ten_crops import check_crops
 from heedful.variant import parse
 
 
-def check_run(settings: Settings, seed: int) -> None:
-    """Raise an InputError if the data cannot be used, or the network not be trained for the objective on it."""
-    dataset = load_data(settings, seed)
+def check_head(settings: Settings, dataset: data.DataSet) -> None:
+    """Raise an InputError if the variant's head averages probabilities of one class where images have several."""
     pay = parse(settings.variant).pay
     if dataset.multi_label and pay is not None and pay.head == "indep":
         raise InputError(
             f"variant {settings.variant}: its head averages the probabilities of one class an image, but here an image "
             "may have several classes: leave -indep out"
         )
-    if settings.objective != CLASSIFICATION:
-        model = new_model(settings, dataset, pretrained=False)  # its layers do not depend on its weights
-        check_objective(model, settings, dataset.image_size)
 
 
 def load_data(settings: Settings, seed: int) -> data.DataSet:

@@ -4,6 +4,8 @@ import multiprocessing
 from multiprocessing import forkserver
 from typing import Any
 
+from heedful.train.launched import num_processes
+
 
 def context() -> Any:
     """Return a way to start processes without this one's threads; from a fork server they share what it imported."""
@@ -16,5 +18,5 @@ def context() -> Any:
 
 def warm_up() -> None:
     """Start the fork server now, so that it imports torch and lightning while this process does the same."""
-    if context().get_start_method() == "forkserver":
+    if num_processes() == 1 and context().get_start_method() == "forkserver":
         forkserver.ensure_running()

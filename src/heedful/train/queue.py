@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from heedful.errors import InputError
+from heedful.train.launched import num_processes
 from heedful.train.processes import context
 from heedful.train.run import Machine, Progress, Report, Run, execute
 
@@ -22,16 +23,16 @@ _progress: Any = None  # a worker's end of the queue that takes progress to the 
 
 
 def default_jobs(device: str) -> int:
-    """Return how many runs at a time suit this machine: on a CPU one per core, up to MOST_JOBS; on a GPU one.
+    """Return how many runs at a time suit this machine: on a CPU one per core, up to MOST_JOBS; on GPUs one.
 
     Small networks keep cores busier side by side than together. It does not depend on how many runs are left, so that a
-    run that is resumed has the threads that it began with.
+    run that is resumed has the threads that it began with. Under torchrun one, which its processes train together.
 
     Args:
         device: as in `Machine`.
     """
     has_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if device not in ("auto", "cpu") or (device == "auto" and has_accelerator):
+    if num_processes() > 1 or device not in ("auto", "cpu") or (device == "auto" and has_accelerator):
         return 1
     return min(MOST_JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 

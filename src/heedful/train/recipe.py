@@ -10,9 +10,12 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from heedful import models, variant
+from heedful import variant
 from heedful.errors import InputError, unknown
 from heedful.train.settings import SETTINGS, Settings, check, shrunk
+from heedful.train.tasks import TASKS
+
+Expected = Literal["top1_error", "top5_error", "map", "map50", "map75", "auc"]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -23,12 +26,12 @@ class Row:
         name: unique in the recipe; it is also the folder of its runs, so it may hold `/`.
         settings: shared settings with the row's own put over them.
         expected: the paper's numbers, each a mean, or mean and deviation: `top1_error`, `top5_error` and `map`, mean
-            average precision, in percent; `auc` in [0, 1].
+            average precision, in percent, of detection with `map50` and `map75`; `auc` in [0, 1].
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w().+@-]*(/\w[\w().+@-]*)*$")]
     settings: Settings
-    expected: dict[Literal["top1_error", "top5_error", "map", "auc"], float | tuple[float, float]] | None = None
+    expected: dict[Expected, float | tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -185,8 +188,9 @@ def _recipe(content: Mapping[str, Any], *, must_exist: bool = True) -> Recipe:
     _require_different([str(seed) for seed in recipe.seeds], "seed")
     if must_exist:
         for row in recipe.rows:
-            models.check(row.settings.model, variant.parse(row.settings.variant))
+            TASKS[row.settings.task].check_names(row.settings)
             check(row.settings)
+        _check_sources(recipe.rows)
     return recipe
 
 
@@ -203,6 +207,15 @@ def _row(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"recipe: row {own['name']} has its objective after @ and by name: give it once")
         settings["variant"], settings["objective"] = variant.split_objective(settings["variant"])
     return {"settings": settings, **{key: own[key] for key in extra if key in own}}
+
+
+def _check_sources(rows: tuple[Row, ...]) -> None:
+    """Raise an InputError unless the rows that others start from stand before them."""
+    for place, row in enumerate(rows):
+        earlier = [each.name for each in rows[:place]]
+        for name in row.settings.start_from:
+            if name not in earlier:
+                raise unknown("row to start from", name, earlier, where=f"row {row.name}, start_from: ")
 
 
 def _name(text: str) -> str:

@@ -30,12 +30,17 @@ class Settings:
     Jetley et al., "Learn to pay attention", ICLR 2018.
 
     Args:
-        variant: what is put into the network, in the notation of `heedful.variant`.
-        model: name, as for `heedful.build`.
-        data: name, folder or .npz file, as for `heedful.data.load`.
+        task: `classification` of images, `clips`: classification of clips of one or more streams, or `detection`.
+        variant: what is put into the network, in the notation of `heedful.variant`; of clips: how streams are fused.
+        model: name, as for `heedful.build`; of clips such as `hcn+inertial`, see `heedful.models.build_streams`; of
+            detection see `heedful.models.detection`.
+        data: name, folder or .npz file, as for `heedful.data.load`; of clips see `heedful.data.clip_data`, of detection
+            `heedful.data.boxes`.
         epochs: number of passes over the training images; [L]: 200 on CIFAR.
         batch_size: images a step; [L]: 128.
-        learning_rate: of SGD, at the start; [L]: 0.1.
+        optimizer: `sgd` or `adam`, which has PyTorch's defaults but for rate and decay.
+        learning_rate: at the start; [L]: 0.1.
+        warmup: steps in which the rate grows in equal parts to its start; detection is usually begun so.
         momentum: of SGD; [L]: 0.9.
         nesterov: whether the momentum is Nesterov's; the authors' ImageNet code.
         weight_decay: on kernels and matrices alone, not on biases and norms; [L]: 1e-4, its authors' code: 5e-4.
@@ -63,7 +68,12 @@ class Settings:
         train_per_class: draw that many training images of each class; None: all that are left.
         test_per_class: draw that many test images of each class; None: the data's own test split, or a part.
         test_crops: 1, or 10 to test on four corners, the centre, and their mirror images; probabilities are averaged.
+        start_from: of clips: names of earlier rows, whose networks of one stream each, of the same seed, those of this
+            row begin with; [L], section 4.3, begins so.
+        drop: of clips: in training, the share of clips that lack one of their streams; see `heedful.TwoStream`.
+        benchmark: of clips of NTU RGB+D: `cross-subject` or `cross-view`; None: the former.
         reduction: channels divided by the hidden width of the attention's MLPs; None: each layer's own.
+        factor: of MMTM: what its weights are multiplied by; 1, or 2 as MMTM's authors have it.
         convention: whose `se` and `cbam`: see `heedful.layers.conventions`; None: the papers'.
         pretrained: start from timm's ImageNet weights.
         precision: 32, or bf16 or 16 for automatic mixed precision.
@@ -71,12 +81,15 @@ class Settings:
         skip_bad_images: leave unreadable images out instead of stopping.
     """
 
+    task: Literal["classification", "clips", "detection"] = "classification"
     variant: str = "none"
     model: str = "cifar_resnet8"
     data: str = "digits"
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: PositiveFloat = 0.1
+    warmup: NonNegativeInt = 0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
     weight_decay: NonNegativeFloat = 1e-4
@@ -98,7 +111,11 @@ class Settings:
     train_per_class: PositiveInt | None = None
     test_per_class: PositiveInt | None = None
     test_crops: Literal[1, 10] = 1
+    start_from: tuple[str, ...] = ()
+    drop: Annotated[float, Field(ge=0, le=1)] = 0.0
+    benchmark: Literal["cross-subject", "cross-view"] | None = None
     reduction: PositiveInt | None = None
+    factor: PositiveFloat = 1.0
     convention: Literal["paper", "laakom-code", "cbam-code", "timm"] | None = None
     pretrained: bool = False
     precision: Literal["32", "bf16", "16"] = "32"
@@ -108,10 +125,19 @@ class Settings:
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
 
+OF_ONE_TASK = {
+    "classification": (
+        "objective", "inner", "last", "attention_weight", "start_epoch", "ramp", "first_order", "train_per_class",
+        "test_per_class", "test_crops", "compile",
+    ),
+    "clips": ("start_from", "drop", "benchmark", "factor"),
+}  # fmt: skip
+"""Task -> settings that no other task has."""
+
 
 def check(settings: Settings) -> None:
     """Raise an InputError if a name is unknown, or settings contradict each other."""
-    check_names(settings.augment or ())
+    _check_task(settings)
     if settings.objective not in OBJECTIVES:
         raise unknown("objective", settings.objective, OBJECTIVES)
     if settings.compile and settings.objective != CLASSIFICATION:
@@ -128,6 +154,16 @@ def check(settings: Settings) -> None:
         raise InputError(f"inner is {settings.inner} and last is {settings.last}: name both layers, or neither")
     _check_milestones(settings)
     _check_factors(settings)
+
+
+def _check_task(settings: Settings) -> None:
+    if settings.task == "classification":
+        check_names(settings.augment or ())
+    for task, names in OF_ONE_TASK.items():
+        for name in names if task != settings.task else ():
+            if getattr(settings, name) != getattr(Settings, name):
+                value = getattr(settings, name)
+                raise InputError(f"{name} is {value!r}, but only the task {task} has it: leave it out")
 
 
 def shrunk(settings: Settings, factor: float) -> Settings:
