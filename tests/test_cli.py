@@ -10,6 +10,7 @@ import yaml
 from heedful import build, cli
 from heedful.models.cards import ModelCard
 from heedful.models.saved import save
+from tests.data.clips_made import write_utd_mhad
 from tests.data_made import bright_squares
 
 
@@ -46,6 +47,22 @@ def test_help(heedful, command):
     assert "Usage" in out
     if not command:
         assert all(name in out for name in ("compare", "run", "report", "list", "cost", "export"))
+
+
+def test_clips_are_compared_and_measured_without_each_stream(heedful, tmp_path):
+    mhad, out = write_utd_mhad(tmp_path / "mhad.npz", num_trials=1), tmp_path / "out"
+    options = ["--task", "clips", "--model", "inertial+depth", "--batch-size", 4, "--learning-rate", 0.01]
+    code, printed, _ = heedful("compare", "late", *small(mhad, out, *options, "--augment", "none"))
+    assert code == 0, printed
+    assert "inertial+depth" in printed
+    code, printed, _ = heedful("evaluate", out / "runs" / "late" / "seed-0")
+    assert code == 0, printed
+    assert "clips" in printed
+    assert "error without inertial" in " ".join(printed.split())
+    code, _, err = heedful("compare", "late", *small(mhad, tmp_path / "no", *options, "--limit", 1))
+    assert code == 2
+    assert "limit 1 leaves 1 of" in " ".join(err.split())
+    assert not (tmp_path / "no").exists()
 
 
 def test_compare_prints_table_and_sentences_and_report_makes_the_page_again(heedful, squares, tmp_path):

@@ -3,6 +3,7 @@
 import re
 import sys
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -11,11 +12,12 @@ from PIL import Image
 from heedful import InputError, build, cli
 from heedful.data.box_batches import box_batches
 from heedful.data.boxes import Boxed, upright_size
-from heedful.explain import explain
+from heedful.evaluate.detected import seen
+from heedful.explain import detections, explain
 from heedful.explain.detections import explain_detections, is_detector
 from heedful.explain.page import Entry, Found, counted
+from heedful.models import saved
 from heedful.models.cards import ModelCard
-from heedful.models.detection import fpn_masks
 from heedful.models.saved import save
 from tests.detectors_made import CLASSES, SIZE, write_detector
 
@@ -59,11 +61,11 @@ def test_arrays_hold_what_the_network_fed_by_hand_finds(tmp_path):
     model = write_detector(tmp_path / "run", "cbam")
     sizes = ((100, 75), (61, 93), (200, 40))
     paths = [write_image(tmp_path / "in" / f"{n}.png", n, *size) for n, size in enumerate(sizes)]
-    outcome = explain_detections(paths, tmp_path / "run", out=tmp_path / "out", score=0.3, batch_size=1, device="cpu")
+    outcome = explain_detections(paths, tmp_path / "run", out=tmp_path / "out", score=0.3, device="cpu")
     assert len(outcome.entries) == 3
     for path, entry in zip(paths, outcome.entries, strict=True):
         image = prepared(path)
-        (expected,), masks = model([image]), fpn_masks(model, [image])
+        (expected,), masks = model([image]), seen(model, image, least_score=0.3).masks
         kept = expected["scores"] >= 0.3
         with np.load(tmp_path / "out" / f"{path.stem}.detections.npz") as arrays:
             np.testing.assert_array_equal(arrays["image"], (255 * image).round().permute(1, 2, 0))
@@ -71,10 +73,11 @@ def test_arrays_hold_what_the_network_fed_by_hand_finds(tmp_path):
             np.testing.assert_allclose(arrays["scores"], expected["scores"][kept].detach(), rtol=1e-4)
             np.testing.assert_array_equal(arrays["classes"], expected["labels"][kept] - 1)
             assert arrays["names"].tolist() == [CLASSES[label] for label in arrays["classes"]]
-            own = {f"backbone.fpn.{name.removeprefix('masks/')}": arrays[name] for name in arrays if "/" in name}
+            own = {name.removeprefix("masks/"): arrays[name] for name in arrays if "/" in name}
             assert list(own) == list(masks)
-            for site, mask in own.items():
-                np.testing.assert_allclose(mask, masks[site][0], rtol=1e-4)
+            for gate, mask in own.items():
+                assert mask.shape == arrays["image"].shape[:2]
+                np.testing.assert_allclose(mask, masks[gate], rtol=1e-3)
             found = list(zip(arrays["names"].tolist(), arrays["scores"].tolist(), strict=True))
         assert found
         assert [(each.name, each.probability) for each in entry.found] == found
@@ -99,13 +102,41 @@ def test_the_page_shows_every_picture_and_what_could_not_be_read(tmp_path, heedf
         assert picture.size[0] == 1300
 
 
-def test_a_detector_without_masks_says_nothing_of_them(tmp_path):
+def test_where_no_gate_weighs_places_page_and_terminal_say_so(tmp_path, heedful):
     write_detector(tmp_path / "run", "se")
-    outcome = explain_detections([write_image(tmp_path / "a.png")], tmp_path / "run", out=tmp_path / "out")
-    assert outcome.levels == ()
+    code, out, _ = heedful(write_image(tmp_path / "a.png"), "--model", tmp_path / "run", "--out", tmp_path / "out")
+    said = "Nothing in this network's feature pyramid weighs places, as cbam does"
+    assert (code, said in out) == (0, True)
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "weighs" not in page
+    assert said in page.replace("&#39;", "'")
+    assert "how attention weighs" not in page
     assert "boxes as numbers lie beside it" in page
+    write_detector(tmp_path / "run", "cbam")
+    _, out, _ = heedful(tmp_path / "a.png", "--model", tmp_path / "run", "--out", tmp_path / "out")
+    assert said not in out
+
+
+def test_a_network_on_the_hub_is_loaded_once(tmp_path, heedful, monkeypatch):
+    write_detector(tmp_path / "run", "se")
+    loaded = []
+
+    def load(model):
+        loaded.append(model)
+        return saved.load(model)
+
+    for place in (detections, sys.modules["heedful.explain.subject"]):  # whose name in the package is a function's
+        monkeypatch.setattr(place, "load", load)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "run"))
+    image = write_image(tmp_path / "a.png")
+    assert heedful(image, "--model", "someone/detector", "--out", tmp_path / "out")[0] == 0
+    assert loaded == ["someone/detector"]
+
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    code, _, err = heedful(image, "--model", "someone/detector", "--out", tmp_path / "out")
+    assert (code, "no such network on the Hub (no route to host)" in err) == (2, True)
 
 
 def test_a_higher_score_shows_fewer_boxes_and_the_default_is_a_half(tmp_path):
@@ -131,7 +162,14 @@ def test_counts_of_classes_the_most_frequent_first():
 
 @pytest.mark.parametrize(
     "option",
-    [("--layers", "layer2"), ("--method", "cam"), ("--classes", "cat"), ("--smooth", "flip"), ("--query", "a.png")],
+    [
+        ("--layers", "layer2"),
+        ("--method", "cam"),
+        ("--classes", "cat"),
+        ("--smooth", "flip"),
+        ("--query", "a.png"),
+        ("--batch-size", 4),
+    ],
 )
 def test_options_of_maps_are_refused_for_a_detector(tmp_path, heedful, option):
     write_detector(tmp_path / "run")
@@ -150,8 +188,6 @@ def test_what_cannot_be_asked(tmp_path, heedful):
     for score in (-0.1, 1.0):
         with pytest.raises(InputError, match=r"score is .*, but it must be in \[0, 1\)"):
             explain_detections([image], tmp_path / "run", out=tmp_path / "out", score=score)
-    with pytest.raises(InputError, match="batch_size is 0"):
-        explain_detections([image], tmp_path / "run", out=tmp_path / "out", batch_size=0)
     with pytest.raises(InputError, match="classes finds no objects: give the run of a detector"):
         explain_detections([image], classifier, out=tmp_path / "out")
     with pytest.raises(InputError, match="is a network for detection, which has no maps of classes"):

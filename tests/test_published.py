@@ -134,3 +134,25 @@ def test_what_attention_brought_is_that_of_the_committed_results():
         assert f"| `{label}` | 3 | {clean} | {' | '.join(errors)} | {corrupted} |" in pages["robustness"]
         assert f"| {masks} | {jaccard['grad-cam']} | {jaccard['centre_gaussian']} |" in pages["segmentation"]
         assert f"`{label}`, CIFAR-10, three seeds | PACS in small, new domain | {accuracy} (" in pages["transfer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("laakom2021_table4_utd_mhad", "streams"),
+        ("zhu2021_table2_bccd", "detection"),
+        ("zhu2021_table2_coco128", "detection"),
+    ],
+)
+def test_the_tables_of_clips_and_boxes_are_those_of_the_committed_results(name, page):
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    for group in read(ROOT / "results" / name).groups:
+        assert as_markdown(compare(group)).strip() in text
+
+
+def test_the_cost_of_attention_in_an_fpn_is_that_of_the_committed_benchmark():
+    ratios = json.loads((RESULTS / "fpn_attention.json").read_text())["ratios"]
+    text = (ROOT / "docs" / "detection.md").read_text()
+    for name in ratios["saved"].keys() - {"plain"}:
+        numbers = " | ".join(f"{ratios[phase][name]:.3f}" for phase in ("training", "inference", "saved"))
+        assert f"| {name} | {numbers} |" in text

@@ -13,6 +13,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from heedful.data import box_batches as module
 from heedful.data.box_batches import box_batches, scaled_size
 from heedful.data.boxes import Boxed
+from heedful.data.share import Share
 from heedful.errors import InputError
 
 
@@ -52,10 +53,10 @@ def same(first, second):
 
 def test_a_batch_is_what_a_detector_takes(split):
     loader = box_batches(split, 3, image_size=24)
-    assert len(loader) == 3
+    assert len(loader) == 7
     batches = list(loader)
-    assert [len(images) for images, _ in batches] == [3, 3, 1]
-    images, targets = batches[1]
+    assert [len(images) for images, _ in batches] == [1] * 7  # so that none is padded to the size of another
+    images, targets = batches[3]
     assert images[0].dtype == torch.float32
     assert images[0].shape == (3, 24, 30)
     assert targets[0]["boxes"].tolist() == [[6, 3, 15, 15]]
@@ -143,7 +144,7 @@ def test_an_epoch_follows_from_its_seed(split):
 def test_workers_and_memory_change_nothing(split, monkeypatch):
     def epoch(num_workers=0):
         loader = box_batches(split, 2, image_size=20, augment=("flip",), seed=5, num_workers=num_workers)
-        assert loader.num_workers == (num_workers if module.LARGEST_HELD == 0 else 0)
+        assert loader.loader.num_workers == (num_workers if module.LARGEST_HELD == 0 else 0)
         return everything(loader)
 
     held = epoch(num_workers=2)
@@ -174,7 +175,7 @@ def test_a_small_split_is_read_once_for_each_size_and_forgotten_with_the_images(
     ("count", "batch_size", "seed", "sizes"),
     [
         (7, 3, 0, [3, 3]),  # batch norm cannot train on one
-        (7, 3, None, [3, 3, 1]),
+        (7, 3, None, [1] * 7),
         (5, 3, 0, [3, 2]),
         (3, 1, 0, [1, 1, 1]),
     ],
@@ -183,6 +184,12 @@ def test_a_last_training_batch_of_one_image_is_left_out(split, count, batch_size
     loader = box_batches(split[:count], batch_size, image_size=24, seed=seed)
     assert [len(images) for images, _ in loader] == sizes
     assert len(loader) == len(sizes)
+
+
+def test_processes_share_the_images_of_a_split_one_at_a_time(split):
+    shares = [list(box_batches(split, 4, image_size=24, share=Share(index, 2))) for index in range(2)]
+    numbers = [[[int(target["image"]) for target in targets] for _, targets in share] for share in shares]
+    assert numbers == [[[0], [1], [2]], [[3], [4], [5], [6]]]
 
 
 def test_images_without_boxes_and_crowds_go_along(tmp_path):

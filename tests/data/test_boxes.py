@@ -61,7 +61,8 @@ def test_the_layout_may_lie_in_one_folder_within(tmp_path):
     coco_json(tmp_path / "above/coco/train.json", many(2))
     with pytest.raises(InputError, match="holds several sets of images with boxes: give one of BCCD, coco"):
         read_boxes(tmp_path / "above")
-    with pytest.raises(InputError, match=r"notes has no boxes in a layout that is known: COCO's .* or PASCAL VOC's"):
+    message = r"notes has no boxes in a layout .*: COCO's .*train.json .*annotations.json, _annot.* or PASCAL VOC's"
+    with pytest.raises(InputError, match=message):
         read_boxes(tmp_path / "above/notes")
     with pytest.raises(InputError, match=r"nowhere is no folder"):
         read_boxes(tmp_path / "nowhere")
@@ -153,9 +154,34 @@ def test_a_jpeg_that_is_cut_is_found_before_training(tmp_path):
 def test_another_size_than_is_written_is_refused(tmp_path):
     coco_json(tmp_path / "train.json", many(2))
     Image.new("RGB", (20, 16)).save(tmp_path / "1.png")
-    message = r"train.json: images\[1\] .*1.png is written to be 16 x 16, but has 20 x 16 pixels, so the boxes would be"
+    message = (
+        r"1.png of .*train.json: images\[1\] .*written to be 16 x 16, but has 20 x 16 pixels, so that its boxes .*skip"
+    )
     with pytest.raises(InputError, match=message):
+        read_boxes(tmp_path)
+    pool = read_boxes(tmp_path, skip_bad_images=True)
+    assert (pool.skipped, names(pool.images)) == (("1.png",), ["0.png"])
+
+
+def test_a_size_of_nothing_is_none_that_is_written(tmp_path):
+    path = coco_json(tmp_path / "train.json", many(2))
+    path.write_text(path.read_text().replace('"height": 16', '"height": 0'))
+    assert [image.size for image in read_boxes(tmp_path).images] == [(16, 16)] * 2
+
+
+def test_a_name_that_is_too_long_to_be_a_file_is_no_image(tmp_path):
+    name = f"{'a' * 400}.png"
+    path = coco_json(tmp_path / "train.json", many(2))
+    path.write_text(path.read_text().replace("0.png", name))
+    with pytest.raises(InputError, match=r"images\[0\] .*\(.*too long.*\); mend"):
+        read_boxes(tmp_path)
+    assert read_boxes(tmp_path, skip_bad_images=True).skipped == (name,)
+    path.write_text(path.read_text().replace("1.png", "b" * 400))
+    with pytest.raises(InputError, match=r"images\[1\] .*; mend or add them"):
         read_boxes(tmp_path, skip_bad_images=True)
+    root = voc2012(tmp_path / "voc", sets={"train": {"a": ["cat"]}})
+    (root / "ImageSets/Main/test.txt").write_text("c" * 400)
+    assert names(read_boxes(root).images) == ["a.jpg"]
 
 
 def test_an_image_that_a_camera_turned_is_taken_upright(tmp_path):

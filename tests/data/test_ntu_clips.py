@@ -42,6 +42,21 @@ def test_frames_are_those_at_the_middles_of_equal_parts(root, num_frames, window
         torch.testing.assert_close(made[:, frame], torch.full((3, 8, 8), 8 * number / 255))
 
 
+def test_with_video_the_fingerprint_says_which_frames_there_are(tmp_path):
+    root = write_ntu_rgbd(tmp_path / "ntu", NAMES[:2], frames=3, video=True)
+
+    def fingerprints():
+        return [read_ntu_clips(root, streams).fingerprint for streams in (("skeleton",), ("skeleton", "video"))]
+
+    skeletons, both = fingerprints()
+    assert skeletons != both
+    assert fingerprints() == [skeletons, both]
+    (root / "nturgb+d_rgb" / f"{NAMES[1]}_rgb" / "3.png").unlink()
+    without_one = fingerprints()
+    assert without_one[0] == skeletons
+    assert without_one[1] not in (skeletons, both)
+
+
 def test_of_a_frame_the_middle_square_is_taken(tmp_path):
     pixels = np.zeros((8, 16, 3), dtype=np.uint8)
     pixels[:, 4:12] = (0, 128, 255)

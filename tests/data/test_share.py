@@ -8,7 +8,7 @@ from heedful.data import Batches, ImageArray, ImageFiles
 from heedful.data.box_batches import box_batches
 from heedful.data.boxes import Boxed
 from heedful.data.file_batches import file_batches
-from heedful.data.share import Share, in_order, num_training_batches
+from heedful.data.share import Share, batch_sampler, check_share, in_order, num_training_batches
 from heedful.errors import InputError
 
 MEAN, DEVIATION = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
@@ -106,6 +106,16 @@ def test_too_many_processes_are_refused(epoch, batch_size, num, message, seed):
         epoch(batch_size, seed=seed, share=Share(0, num))
 
 
+def test_one_image_is_too_few_to_train_on(of_files):
+    one = ImageArray(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(InputError, match="the training split has 1 image or clip, but batch norm cannot train on less"):
+        Batches(one, MEAN, DEVIATION, 4, seed=0)
+    assert [len(Batches(one, MEAN, DEVIATION, *given)) for given in ((4,), (1, (), 0))] == [1, 1]
+    check_share(2, 4, Share(0, 2), training=True)
+    with pytest.raises(InputError, match="has 1 image or clip"):
+        batch_sampler(1, 4, seed=0)
+
+
 @pytest.mark.parametrize("seed", [None, 3])
 def test_images_with_boxes_are_shared_likewise(tmp_path, seed):
     Image.new("RGB", (12, 10)).save(tmp_path / "image.png")
@@ -121,7 +131,7 @@ def test_images_with_boxes_are_shared_likewise(tmp_path, seed):
         return [[(int(target["image"]), target["boxes"]) for target in targets] for _, targets in batches]
 
     whole, *shares = epoch(Share()), epoch(Share(0, 2)), epoch(Share(1, 2))
-    assert [len(batch) for batch in whole] == [4, 4, 3]
+    assert [len(batch) for batch in whole] == ([1] * 11 if seed is None else [4, 4, 3])
     if seed is None:
         assert [number for share in shares for batch in share for number, _ in batch] == list(range(11))
         return

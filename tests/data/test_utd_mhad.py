@@ -100,8 +100,19 @@ WRONG = {
     "other joints": ({"joints": np.array(["head", "hip", "foot"])}, "'hip_center', the origin, must be one"),
     "more joints": ({"joints": np.array(["head", "hip_center"])}, r"shape \(3, 3\), but must have \(2, 3\)"),
     "five channels": ({"inertial": np.zeros((38, 5))}, r"beside inertial_length has shape \(5,\), but must .*\(6,\)"),
-    "float depth": ({"depth": np.zeros((3, 2, 4, 5))}, "depth is float64 of shape .*must be uint8"),
-    "flat depth": ({"depth": np.zeros((3, 2, 4), np.uint8)}, r"depth is uint8 of shape \(3, 2, 4\)"),
+    "float depth": ({"depth": np.zeros((3, 2, 4, 5))}, "depth is float64 of shape .*must be whole numbers from 0 on"),
+    "flat depth": ({"depth": np.zeros((3, 2, 4), np.uint8)}, r"depth is uint8 of shape \(3, 2, 4\), .* 4 dimensions"),
+    "people by name": (
+        {"subject": np.array(["a", "b", "c"])},
+        "mhad.npz: subject is <U1 .* must be whole numbers in 1",
+    ),
+    "half a frame": (
+        {"skeleton_length": np.array([4.5, 8.5, 6])},
+        "skeleton_length is float64 .* must be whole",
+    ),
+    "one joint": ({"skeleton_q": np.zeros((19, 3))}, r"skeleton_q is float64 of shape \(19, 3\), .* in 3 dimensions"),
+    "not a number": ({"inertial": np.full((38, 6), np.nan)}, "mhad.npz: inertial has values that are not finite"),
+    "no end": ({"skeleton_q": np.full((19, 3, 3), np.inf)}, "mhad.npz: skeleton_q has values that are not finite"),
     "a clip more": ({"depth": np.zeros((4, 2, 4, 5), np.uint8)}, "stream 'depth' 4, labels 3"),
     "action 0": ({"action": np.array([0, 1, 2])}, "labels hold -1"),
     "action 3": ({"action": np.array([3, 1, 2])}, "labels hold 2"),
@@ -117,7 +128,7 @@ def test_wrong_arrays_are_refused(write, case):
 
 
 def test_unknown_streams_are_refused(write):
-    with pytest.raises(InputError, match="unknown stream 'skeletons': did you mean skeleton"):
+    with pytest.raises(InputError, match=r"mhad\.npz: unknown stream 'skeletons': did you mean skeleton"):
         read_utd_mhad(write(), streams=["skeletons"])
 
 

@@ -36,6 +36,26 @@ def test_parts_of_different_networks_share_a_table():
     assert "run             fc  conv1   head" in text
 
 
+def classified(run, error, **more):
+    numbers = {"run": run, "data": "mhad", "num_images": 430, "error": error, "top5_error": 1.0, "loss": 0.5, **more}
+    names = ("error", *(f"error without {name}" for name in more.get("without", {})))
+    values = (error, *more.get("without", {}).values())
+    return Found(numbers, tuple(Headline(name, value, "%", "lower") for name, value in zip(names, values, strict=True)))
+
+
+def test_clips_have_a_column_for_each_stream_that_was_left_out():
+    both = classified("late/seed-0", 9.0, without={"inertial": 20.0, "depth": 10.5})
+    text = printed(as_rich({"a": both, "b": classified("hcn/seed-0", 12.0, without={})}, "classification"))
+    assert [" ".join(line.split()) for line in text.splitlines()] == [
+        "Classification",
+        "run clips error % error without inertial % error without depth % loss",
+        "late/seed-0 430 9.000 20.000 10.500 0.500",
+        "hcn/seed-0 430 12.000 — — 0.500",
+    ]
+    text = printed(as_rich({"a": classified("none/seed-0", 9.0)}, "classification"))
+    assert " ".join(text.splitlines()[1].split()) == "run images error % loss"
+
+
 def test_notes_say_what_the_tables_do_not():
     assert notes(found_of(MAPS)) == [
         "none/seed-0: the KS distance is the wrong way round: the true class has the lower probabilities",

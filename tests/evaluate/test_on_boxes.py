@@ -12,21 +12,20 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from test_runs import made_run
 
-from heedful import InputError, cli, load
+from heedful import InputError, cli, load, record
 from heedful.data.box_batches import box_batches
-from heedful.data.boxes import divide_boxes, read_boxes
-from heedful.evaluate import on_boxes
-from heedful.evaluate.detected import COLOURS, MOST_NAMED, Boxes, Panel, Row, drawn, mask_rows, seen
+from heedful.data.boxes import Boxed, divide_boxes, read_boxes
+from heedful.evaluate import evaluations, on_boxes
+from heedful.evaluate.detected import COLOURS, FPN, MOST_NAMED, Boxes, Panel, Row, drawn, mask_rows, seen
 from heedful.evaluate.detection import DetectionError, detection
 from heedful.evaluate.evaluations import evaluate_runs
 from heedful.evaluate.found import Found, Headline
-from heedful.evaluate.on_boxes import BATCH_SIZE, own_boxes, spaced
+from heedful.evaluate.on_boxes import own_boxes, spaced
 from heedful.evaluate.protocols import PROTOCOLS, Asked
 from heedful.evaluate.runs import read_run
 from heedful.evaluate.tables import as_rich
 from heedful.evaluate.wanted import check_tasks, parse
 from heedful.experiment import compare
-from heedful.models.detection import fpn_masks
 from tests.data_made import bright_squares, coco_json
 from tests.detectors_made import SIZE, boxes_folder, detector_run, write_detector
 
@@ -89,7 +88,7 @@ def test_what_is_found_is_what_the_detector_finds_in_its_test_images(tmp_path, f
     assert code == 0
     images = [image for image in read_boxes(folder).images if "val" in image.path.name]
     assert len(images) == 5
-    expected = detection(model, box_batches(tuple(images), BATCH_SIZE, image_size=SIZE), ("cat", "dog"))
+    expected = detection(model, box_batches(tuple(images), 1, image_size=SIZE), ("cat", "dog"))
     content = json.loads((tmp_path / "run" / "detection.json").read_text())
     assert {name: content[name] for name in expected} == expected
     assert (content["data"], content["num_images"], content["num_boxes"]) == ("pets", 5, 7)
@@ -99,10 +98,50 @@ def test_what_is_found_is_what_the_detector_finds_in_its_test_images(tmp_path, f
     ]
     assert content["map50"] > 5
     assert content["classes"]["cat"]["num_boxes"] == 4
-    assert "mAP % by class" in out
-    assert "cat" in out
+    assert re.search(r"class +run +boxes +mAP % +mAP@0.5 %\n", out)
+    assert re.search(r"\ncat +\S+/run +4 +\d", out)
     with Image.open(tmp_path / "run" / content["pictures"]["detections"]) as picture:
         assert (picture.format, picture.width) == ("PNG", 1100)
+
+
+def test_what_is_found_in_an_image_does_not_depend_on_those_beside_it(tmp_path):
+    model, images = write_detector(tmp_path / "run", "se"), []
+    for number, (height, width) in enumerate([(60, 48), (48, 90)]):
+        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        none = torch.zeros(0)
+        images.append(Boxed(tmp_path / f"{number}.png", none.view(0, 4), none.long(), none.bool(), (height, width)))
+
+    def found(*split):
+        return [each["scores"] for pictures, _ in box_batches(split, 4, image_size=SIZE) for each in model(pictures)]
+
+    together = found(*images)
+    assert len(together[0]) > 0
+    assert all(torch.equal(found(image)[0], scores) for image, scores in zip(images, together, strict=True))
+    pictures = [picture for (picture,), _ in box_batches(tuple(images), 4, image_size=SIZE)]
+    assert not torch.equal(model(pictures)[0]["scores"], together[0])  # where SE pools over the padding, too
+
+
+def test_runs_of_one_call_read_their_data_once_and_the_next_call_anew(tmp_path, folder, monkeypatch):
+    reads = []
+
+    def counted(source, **options):
+        reads.append(source)
+        return read_boxes(source, **options)
+
+    for name in ("a", "b"):
+        write_detector(tmp_path / name)
+    monkeypatch.setattr(evaluations, "read_boxes", counted)
+    other = coco_json(tmp_path / "other" / "train.json", {"1.png": [("cat", 1, 1, 9, 9)]}, size=48).parent
+
+    def num_images():
+        found = evaluate_runs([tmp_path / "a", tmp_path / "b"], on="detection", asked=Asked(str(other)))
+        return [each.numbers["num_images"] for each in found.values()]
+
+    assert num_images() == [1, 1]
+    assert len(reads) == 1
+    coco_json(other / "train.json", {name: [("cat", 1, 1, 9, 9)] for name in ("1.png", "2.png")}, size=48)
+    assert num_images() == [2, 2]
 
 
 def test_fewer_images_are_evenly_spaced(tmp_path, folder):
@@ -148,7 +187,7 @@ def test_boxes_are_as_large_as_in_the_file(tmp_path):
     assert (numbers["map_small"], numbers["map_medium"]) == (None, None)
 
 
-def test_what_cannot_be_measured(tmp_path, folder):
+def test_what_cannot_be_measured(tmp_path, folder, monkeypatch):
     def measure(source=None, run="run"):
         return evaluate_runs([tmp_path / run], on="detection", asked=Asked(source and str(source)))
 
@@ -157,8 +196,10 @@ def test_what_cannot_be_measured(tmp_path, folder):
     with pytest.raises(InputError, match="owls has other classes than the run: unknown class 'owl'"):
         measure(tmp_path / "owls")
     coco_json(tmp_path / "nothing" / "train.json", {"1.png": []}, size=48)
-    with pytest.raises(InputError, match="none of 1 images of nothing has a box"):
-        measure(tmp_path / "nothing")
+    with monkeypatch.context() as context:
+        context.setattr(on_boxes, "detection", None)  # said before anything is looked for
+        with pytest.raises(InputError, match="none of 1 images of nothing has a box"):
+            measure(tmp_path / "nothing")
     write_detector(tmp_path / "saved")
     with pytest.raises(InputError, match="does not say on which data the network was trained: give --data"):
         measure(run="saved")
@@ -202,24 +243,48 @@ def test_an_experiment_refuses_what_cannot_measure_its_rows(tmp_path):
     check_tasks(wanted[:1], {"a": "detection", "b": "detection"})
 
 
-def test_a_detector_sees_boxes_of_enough_score_and_masks_of_its_pyramid(tmp_path):
+def test_a_detector_sees_boxes_of_enough_score(tmp_path):
     write_detector(tmp_path / "run", "cbam")
-    model = load(tmp_path / "run")
-    images = [torch.rand(3, 64, 96), torch.rand(3, 80, 64)]
-    first, second = model(images)
-    least = first["scores"].median().item()
-    found = seen(model, images, least_score=least)
-    kept = first["scores"] >= least
+    model, image = load(tmp_path / "run"), torch.rand(3, 64, 96)
+    (expected,) = model([image])
+    least = expected["scores"].median().item()
+    found = seen(model.train(), image, least_score=least).boxes
+    assert model.training
+    kept = expected["scores"] >= least
     assert 0 < kept.sum() < len(kept)
-    np.testing.assert_allclose(found[0].boxes.corners, first["boxes"][kept].detach(), rtol=1e-5)
-    np.testing.assert_array_equal(found[0].boxes.labels, first["labels"][kept] - 1)
-    assert (found[0].boxes.scores >= least).all()
-    assert len(found[1].boxes.labels) == (second["scores"] >= least).sum()
-    masks = fpn_masks(model, images)
-    assert len(masks) > 1
-    assert [f"backbone.fpn.{site}" for site in found[1].masks] == list(masks)
-    for site, mask in found[1].masks.items():
-        np.testing.assert_allclose(mask, masks[f"backbone.fpn.{site}"][1], rtol=1e-5)
+    np.testing.assert_allclose(found.corners, expected["boxes"][kept].detach(), rtol=1e-5)
+    np.testing.assert_array_equal(found.labels, expected["labels"][kept] - 1)
+    assert (found.scores >= least).all()
+
+
+def over_pixels(mask, stride, height, width):
+    """Return the mask at the pixels' centres, along rows and columns by numpy."""
+    rows, columns = ((np.arange(side) + 0.5) / stride - 0.5 for side in (height, width))
+    wide = np.stack([np.interp(columns, np.arange(mask.shape[1]), row) for row in mask])
+    return np.stack([np.interp(rows, np.arange(mask.shape[0]), column) for column in wide.T], axis=1)
+
+
+@pytest.mark.parametrize(("variant", "gate"), [("aw+cbam", "before.spatial"), ("bam", "before")])
+@pytest.mark.parametrize("size", [(64, 98), (71, 64)])  # padded to 64 x 128 and 96 x 64
+def test_masks_lie_where_the_network_saw_them(tmp_path, variant, gate, size):
+    model, image = write_detector(tmp_path / "run", variant), torch.rand(3, *size)
+    with record(model) as kept, torch.no_grad():
+        model([image])
+    passes = []
+    model.backbone.register_forward_hook(lambda *_: passes.append(1))
+    masks = seen(model, image, least_score=0.5).masks
+    assert len(passes) == 1
+    # At the fourth level the map has two places on its shorter side, which is no picture.
+    assert list(masks) == [f"{kind}_blocks.{level}.0.{gate}" for kind in ("inner", "layer") for level in range(3)]
+    for site, mask in masks.items():
+        small = kept[FPN + site][0].mean(0).numpy()  # of a gate that weighs each channel by itself, the mean
+        stride = 4 * 2 ** int(site.split(".")[1])
+        np.testing.assert_allclose(mask, over_pixels(small, stride, *size), rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["none", "aw+se"])
+def test_gates_of_channels_or_weights_have_no_mask_of_pixels(tmp_path, variant):
+    assert seen(write_detector(tmp_path / "run", variant), torch.rand(3, 64, 96), least_score=0.5).masks == {}
 
 
 def boxes_of(count, labels=None, scores=True):
@@ -280,32 +345,41 @@ def test_boxes_stand_where_they_are_in_the_picture():
     assert (right - left) / (bottom - top) == pytest.approx(2)  # not distorted
 
 
-def test_masks_stand_five_in_a_row_with_their_range():
+def test_lateral_and_output_masks_stand_in_rows_of_their_own_with_their_range():
     masks = {
-        f"{'inner' if n else 'layer'}_blocks.{n}.0.before.spatial": np.linspace(
-            0.25, 0.5 + n, 12, dtype=np.float32
-        ).reshape(3, 4)
-        for n in range(7)
+        f"{kind}_blocks.{n}.0.before.spatial": np.linspace(0.25, 0.5 + n, 12, dtype=np.float32).reshape(3, 4)
+        for kind, count in (("inner", 3), ("layer", 5))
+        for n in range(count)
     }
     rows = mask_rows(PIXELS, masks)
-    assert [len(row.panels) for row in rows] == [5, 2]
-    assert [rows[0].panels[n].name for n in (0, 1)] == ["output 0 spatial", "lateral 1 spatial"]
-    assert [panel.text for panel in rows[1].panels] == ["0.25 to 5.5", "0.25 to 6.5"]
+    assert [[panel.name for panel in row.panels] for row in rows] == [
+        [f"lateral {n} spatial" for n in range(3)],
+        [f"output {n} spatial" for n in range(4)],
+        ["output 4 spatial"],
+    ]
+    assert {row.num_columns for row in rows} == {4}
+    assert [panel.text for panel in rows[0].panels] == ["0.25 to 0.5", "0.25 to 1.5", "0.25 to 2.5"]
     picture = rows[0].panels[0].picture.astype(int).sum(2)
     assert picture[-1, -1] > picture[0, 0]
     assert mask_rows(PIXELS, {}) == []
 
 
-def test_the_table_has_a_row_for_each_class_and_a_column_for_each_run():
+def test_the_table_has_a_row_for_each_class_of_each_run():
     def found(run, **precisions):
-        classes = {name: {"ap": ap, "ap50": ap, "num_boxes": 2} for name, ap in precisions.items()}
+        classes = {name: {"ap": ap, "ap50": ap and 2 * ap, "num_boxes": 2} for name, ap in precisions.items()}
         numbers = {"run": run, "data": "pets", "num_images": 3, "classes": classes}
         return Found(numbers, (Headline("mAP", 50.0, "%", "higher"),))
 
     headlines, table = as_rich({"a": found("a", cat=12.5, dog=None), "b": found("b", cat=25.0, owl=1.0)}, "detection")
     assert headlines.row_count == 2
     columns = [list(column.cells) for column in table.columns]
-    assert columns == [["cat", "dog", "owl"], ["12.500", "—", "—"], ["25.000", "—", "1.000"]]
+    assert columns == [
+        ["cat", "cat", "dog", "owl"],
+        ["a", "b", "a", "b"],
+        ["2"] * 4,
+        ["12.500", "25.000", "—", "1.000"],
+        ["25.000", "50.000", "—", "2.000"],
+    ]
 
 
 def test_a_picture_of_a_figure_can_be_read():

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import heedful
@@ -109,6 +110,7 @@ def test_it_is_saved_and_loaded(tmp_path, model, variant, start):
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
     network.save_pretrained(tmp_path)
+    assert "pipeline_tag: video-classification" in (tmp_path / "README.md").read_text()
     loaded = heedful.load(tmp_path)
     x = clips(*network.streams)
     assert torch.equal(loaded(x), network(x))
@@ -122,7 +124,7 @@ def test_pretrained_is_for_video(monkeypatch):
     trained = {}
     monkeypatch.setattr(
         "torchvision.models._api.load_state_dict_from_url",
-        lambda *_, **__: trained.setdefault("r3d_18", __import__("torchvision").models.video.r3d_18().state_dict()),
+        lambda *_, **__: trained.setdefault("r3d_18", torchvision.models.video.r3d_18().state_dict()),
     )
     model = made("hcn+r3d_18", "late", pretrained=True)
     state = model.streams.video.state_dict()
@@ -190,8 +192,9 @@ def test_one_stream_takes_its_own_alone():
     x = clips("skeleton", "inertial")
     with pytest.raises(InputError, match="unknown stream 'inertial'"):
         model(x)
-    with pytest.raises(InputError, match="the inputs are empty, but the network takes the stream 'skeleton'"):
-        model({})
+    for inputs in ({}, {"skeleton": None}):
+        with pytest.raises(InputError, match="stream 'skeleton' is absent, but the network has no other"):
+            model(inputs)
 
 
 def test_networks_of_images_are_not_fused():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import urllib.error
 
 import pytest
@@ -12,11 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
-from heedful import InputError, detach, load, record
+from heedful import InputError, detach, load
 from heedful.gates import Opening
 from heedful.layers import AWConv2d
 from heedful.models.cards import DetectorCard
-from heedful.models.detection import ANCHOR_SHARES, DETECTORS, build_detector, detector_of, fpn_masks
+from heedful.models.detection import ANCHOR_SHARES, DETECTORS, build_detector, detector_of
+from heedful.surgery.masks import record
 
 SMALL = "fasterrcnn_resnet18_fpn_small"
 
@@ -216,36 +216,6 @@ def test_a_saved_detector_comes_back_as_it_was(tmp_path, variant):
     assert card.variant == variant
     with torch.no_grad():
         assert same(twin(images()), model(images()))
-
-
-def test_masks_of_places_are_cropped_to_the_image():
-    model = small("aw+cbam").eval()
-    pair = images()
-    found = fpn_masks(model, pair)
-    names = [
-        f"backbone.fpn.{kind}_blocks.{level}.0.before.spatial" for kind in ("inner", "layer") for level in range(3)
-    ]
-    assert list(found) == names  # at the fourth level the map has two or three places a side, which is no picture
-    for level in range(3):
-        stride = 4 * 2**level
-        for (_, height, width), mask in zip([(3, 64, 97), (3, 80, 64)], found[names[level]], strict=True):
-            assert mask.shape == (math.ceil(height / stride), math.ceil(width / stride))
-    alone = fpn_masks(model, pair[1:])
-    with record(model) as kept, torch.no_grad():
-        model(pair[1:])
-    assert torch.equal(alone[names[0]][0], kept[names[0]][0, 0, :20, :16])
-    assert fpn_masks(small("aw+se"), pair) == {}
-    assert fpn_masks(small(), pair) == {}
-
-
-def test_masks_for_each_channel_are_averaged():
-    model = small("bam").train()
-    found = fpn_masks(model, images()[:1])
-    assert model.training
-    with record(model.eval()) as kept, torch.no_grad():
-        model(images()[:1])
-    name = "backbone.fpn.inner_blocks.0.0.before"
-    torch.testing.assert_close(found[name][0], kept[name][0].mean(0)[:16, :25])
 
 
 @pytest.mark.parametrize(

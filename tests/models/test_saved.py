@@ -154,6 +154,7 @@ def test_the_hub_gets_the_three_files(monkeypatch):
     assert "# cifar_resnet8, se" in page
     assert "3 classes, images of 8 pixels" in page
     assert "library_name: heedful" in page
+    assert "pipeline_tag: image-classification" in page
 
 
 @pytest.fixture

@@ -3,17 +3,19 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import heedful
 from heedful import InputError
 from heedful.evaluate.evaluations import evaluate_runs
+from heedful.evaluate.protocols import Asked
 from heedful.experiment import carry_out
 from heedful.models.cards import ClipCard
 from heedful.report import read
 from heedful.train import recipe as recipes
-from heedful.train.clips import ClipClassification
+from heedful.train.clips import ClipClassification, load_data
 from heedful.train.run import Machine, runs_of
 from heedful.train.settings import Settings
 from heedful.train.tasks import TASKS, check_run
@@ -68,12 +70,6 @@ def test_fused_networks_start_from_those_of_one_stream(fused):
     for name, parameter in both.named_parameters():
         if name.startswith("streams.inertial."):  # at a rate of 1e-6 little has changed since
             assert torch.allclose(parameter, trained[name], atol=1e-4)
-    fresh = ClipClassification(Settings(**{**SINGLE, "task": "clips", "model": "inertial"}, data=out_data(out)), 1)
-    assert not torch.allclose(next(iter(fresh.new_model().parameters())), next(iter(sensor.parameters())), atol=1e-3)
-
-
-def out_data(out):
-    return result_of(out, "sensor")["settings"]["data"]
 
 
 def test_what_is_saved_takes_clips_again(fused):
@@ -126,6 +122,21 @@ def test_only_training_clips_are_limited(mhad):
     assert (half["val_images"], half["test_images"]) == (whole["val_images"], whole["test_images"])
 
 
+def test_each_class_gives_its_share_of_a_limit(mhad):
+    settings = Settings(task="clips", data=mhad, model="inertial")
+    found = [load_data(replace(settings, limit=limit), seed).train for limit in (2, 0.3) for seed in (0, 1)]
+    assert [part.labels.bincount().tolist() for part in found[:2]] == [[1, 1]] * 2
+    assert [part.labels.bincount().tolist() for part in found[2:]] == [[4, 3]] * 2
+    first, second, whole = (part.streams["inertial"] for part in (*found[2:], load_data(settings, 0).train))
+    assert not torch.equal(first, second)
+    assert all(any(torch.equal(clip, other) for other in whole) for clip in first)
+
+
+def test_a_limit_that_leaves_a_class_without_clips_is_refused(mhad):
+    with pytest.raises(InputError, match="limit 1 leaves 1 of 22 training clips and none of class 'wave 2', which has"):
+        check_run(Settings(task="clips", data=mhad, model="inertial", limit=1), 0)
+
+
 def test_files_are_trained_on_too(tmp_path):
     people = (1, 2, 3, 4, 5, 9, 40, 39)
     names = [f"S001C001P{person:03}R001A0{action}" for person in people for action in (13, 60)]
@@ -161,6 +172,51 @@ def test_settings_of_clips_are_refused_elsewhere():
         recipes.compare_recipe(["none"], {"drop": 0.5}, num_seeds=1, first_seed=0)
 
 
+@pytest.mark.parametrize("setting", [{"image_size": 32}, {"skip_bad_images": True}, {"convention": "timm"}])
+def test_settings_of_images_are_refused_for_clips(setting):
+    message = f"{next(iter(setting))} is .*, but only the task classification or detection has it: leave it out"
+    with pytest.raises(InputError, match=message):
+        recipes.compare_recipe(["none"], {"task": "clips", "model": "hcn", **setting}, num_seeds=1, first_seed=0)
+
+
+CHAIN = [{"name": "again", "model": "inertial", "start_from": ["sensor"]}, {"start_from": ["again"]}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"start_from": ["both"]}],
+            r"fused, start_from: both trains inertial\+depth, but must",
+        ),
+        (
+            [{"start_from": ["skeleton"]}],
+            "skeleton trains hcn, but must train one of inertial, depth alone",
+        ),
+        ([{"start_from": ["sensor", "other"]}], "row fused, start_from: model inertial is given twice"),
+        (CHAIN, "start_from: again itself starts from sensor: name a row that starts anew"),
+        ([{"start_from": ["sensor"], "data": "other.npz"}], "start_from: sensor has data mhad.npz, the row other.npz"),
+        ([{"start_from": ["sensor"], "val_fraction": 0.2}], "start_from: sensor has val_fraction 0.1, the row 0.2"),
+        ([{"start_from": ["sensor"], "benchmark": "cross-view"}], "sensor has benchmark None, the row cross-view"),
+    ],
+)
+def test_what_a_row_cannot_start_from_is_refused(tmp_path, rows, message):
+    alone = {"sensor": "inertial", "other": "inertial", "pictures": "depth", "skeleton": "hcn"}
+    before = [{"name": name, "model": model, "variant": "none"} for name, model in alone.items()]
+    before += [{"name": "both"}, *rows[:-1]]
+    before[-1].setdefault("variant", "none" if "model" in before[-1] else "late")
+    path = tmp_path / "mine.yaml"
+    shared = {"task": "clips", "data": "mhad.npz", "model": "inertial+depth", "variant": "late", "seeds": 1}
+
+    def read_with(row):
+        path.write_text(json.dumps({**shared, "rows": [*before, {"name": "fused", **row}]}))
+        return recipes.read(str(path))
+
+    with pytest.raises(InputError, match=message):
+        read_with(rows[-1])
+    assert read_with({"start_from": ["sensor", "pictures"]}).rows[-1].settings.start_from == ("sensor", "pictures")
+
+
 def test_a_row_to_start_from_must_be_trained(mhad, tmp_path):
     recipe = recipe_of(mhad, *FUSED)
     chosen = runs_of(recipes.only(recipe, ["late"]))
@@ -178,11 +234,28 @@ def test_what_starts_from_a_failed_run_is_named_and_the_others_are_kept(mhad, tm
     assert (tmp_path / "out" / "runs" / "pictures" / "seed-0" / "result.json").exists()
 
 
-def test_a_start_from_several_streams_is_refused(fused, mhad):
+def test_other_clips_may_all_be_of_people_to_test_on(fused, mhad, tmp_path):
+    arrays = dict(np.load(mhad))
+    other = tmp_path / "other.npz"
+    np.savez(other, **arrays | {"subject": np.full_like(arrays["subject"], 2)})
+    folder = fused[1] / "runs" / "sensor" / "seed-0"
+    (found,) = evaluate_runs([folder], asked=Asked(source=str(other))).values()
+    assert found.numbers["num_images"] == len(arrays["subject"])
+    assert found.numbers["error"] < 15
+    np.savez(other, **arrays | {"subject": np.full_like(arrays["subject"], 1)})
+    with pytest.raises(InputError, match="other: none of 48 clips is for testing"):
+        evaluate_runs([folder], asked=Asked(source=str(other)))
+
+
+def test_what_has_no_gates_has_no_evidence_and_is_not_gone_through(fused, mhad, monkeypatch):
     _, out = fused
-    task = ClipClassification(Settings(task="clips", data=mhad, model="inertial+depth", variant="late"), 0)
-    with pytest.raises(InputError, match="has several streams, inertial and others, but must have one"):
-        task.start_from(task.new_model(), [out / "runs" / "late" / "seed-0"])
+    assert [(out / "runs" / name / "seed-0" / "evidence.npz").exists() for name in ("mmtm-ign1(0.5)", "late")] == [
+        True,
+        False,
+    ]
+    task = ClipClassification(Settings(task="clips", data=mhad, model="inertial"), 0)
+    monkeypatch.setattr(task, "batches", lambda *_: pytest.fail("the clips were read"))
+    assert task.evidence(task.new_model(), torch.device("cpu")) is None
 
 
 def test_changed_clips_are_not_evaluated_as_the_runs_own(fused, mhad, tmp_path):

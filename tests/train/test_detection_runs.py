@@ -156,6 +156,7 @@ def test_crowds_are_not_learnt_from():
         ({"objective": "icasc"}, "objective is 'icasc', but only the task classification has it"),
         ({"test_crops": 10}, "test_crops is 10, but only the task classification has it"),
         ({"task": "detecting"}, "task is 'detecting'"),
+        ({"image_size": 16}, "image_size is 16, but it must be at least 32"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tmp_path, source, change, message):
@@ -168,6 +169,11 @@ def test_settings_that_cannot_be_are_refused(tmp_path, source, change, message):
 def test_augmentations_that_are_not_for_boxes_are_refused(source):
     with pytest.raises(InputError, match="augment has 'shift', but images with boxes can only be flipped"):
         check_run(Settings(data=source, **{**SMALL, "augment": ("shift",)}), 0)
+
+
+def test_images_that_are_too_small_are_refused_before_the_first_step(source):
+    with pytest.raises(InputError, match="image_size is 16, but it must be at least 32"):
+        check_run(Settings(data=source, **{**SMALL, "image_size": 16}), 0)
 
 
 def test_data_without_boxes_are_refused(tmp_path):

@@ -39,9 +39,11 @@ def compare(
         typer.Argument(help="What to put in: none se 'cbam-ign1(0.5)' se@icasc ...; the first is the reference."),
     ] = None,
     data: Annotated[
-        str, typer.Option(help="digits, cifar10, cifar100, svhn, a folder of class folders, or an .npz.")
+        str, typer.Option(help="digits, cifar10, cifar100, svhn, a folder of class folders, an .npz; clips, boxes.")
     ] = "digits",
-    model: Annotated[str, typer.Option(help="A cifar_* network or any name of timm's.")] = "cifar_resnet8",
+    model: Annotated[
+        str, typer.Option(help="A cifar_* network or any name of timm's; hcn+inertial, ...")
+    ] = "cifar_resnet8",
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
     first_seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
@@ -72,14 +74,20 @@ def compare(
     inner: Annotated[str | None, typer.Option(help="Of @icasc: its inner layer.", show_default="by network")] = None,
     last: Annotated[str | None, typer.Option(help="Of @icasc: its last layer.", show_default="by network")] = None,
     augment: Annotated[
-        str | None, typer.Option(help="flip, shift, shift-zero, crop, by commas, or none.", show_default="by data")
+        str | None,
+        typer.Option(
+            help="flip, shift, shift-zero, crop, by commas, or none; of clips window, turn, flip; of detection flip.",
+            show_default="by data",
+        ),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels.", show_default="by data and model")] = None,
     limit: Annotated[
         float | None, typer.Option(help="Use at most so many images outside the test split (or that part of them).")
     ] = None,
     ten_crops: Annotated[bool, typer.Option("--ten-crops", help="Test on ten crops of each image.")] = False,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from timm's ImageNet weights.")] = False,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from weights of ImageNet; of clips with video, of Kinetics-400.")
+    ] = False,
     precision: Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the arithmetic.")] = "32",
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="Leave unreadable images out.")] = False,

@@ -29,7 +29,7 @@ def explain(
     ] = None,
     pretrained: Annotated[bool, typer.Option(help="Take timm's weights for a name of timm's.")] = True,
     out: Annotated[Path, typer.Option(help="Folder for pictures and page.")] = Path("explained"),
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Images at a time; a detector sees each alone.")] = 16,
     device: Device = "auto",
 ) -> None:
     """Draw what a network heeds in images, maps of its highest classes, or what a detector finds; a page of all."""
@@ -48,12 +48,11 @@ def explain(
         picture = None
         if is_detector(model):
             given = {"--layers": layers, "--method": method != "grad-cam", "--classes": classes != "top5",
-                     "--smooth": smooth != "none", "--query": query}  # fmt: skip
+                     "--smooth": smooth != "none", "--query": query, "--batch-size": batch_size != 16}  # fmt: skip
             _refuse(given, "finds objects")
             outcome = explain_detections(
-                images, model, out=out, score=0.5 if score is None else score, batch_size=batch_size, device=device,
-                report=report,
-            )  # fmt: skip
+                images, model, out=out, score=0.5 if score is None else score, device=device, report=report
+            )
         else:
             _refuse({"--score": score is not None}, "classifies images")
             if query is not None:

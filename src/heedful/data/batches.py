@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from heedful.data.augment import AUGMENTATIONS, check_names
 from heedful.data.dataset import DataSet, ImageArray, Split
+from heedful.data.loaded import Loaded
 from heedful.data.share import WHOLE, Share, check_share, in_order, num_training_batches
 from heedful.errors import InputError
 
@@ -69,7 +69,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         check_batches(self.batch_size, self.augment, self.seed)
-        check_share(len(self.split), self.batch_size, self.share)
+        check_share(len(self.split), self.batch_size, self.share, training=self.seed is not None)
 
     def __len__(self) -> int:
         if self.seed is None:
@@ -147,7 +147,7 @@ def batches(
     seed: int | None = None,
     num_workers: int = 0,
     share: Share = WHOLE,
-) -> Batches | DataLoader[tuple[Tensor, Tensor]]:
+) -> Batches | Loaded[Batch]:
     """Return the batches of one epoch, with a length: `Batches` for a split in memory, `file_batches` for files.
 
     Args:

@@ -1,6 +1,7 @@
 """Batches of images with boxes: each image scaled as a detector wants it, its boxes along with it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from heedful.data.batches import check_batches
 from heedful.data.boxes import Boxed
 from heedful.data.images import read_rgb
+from heedful.data.loaded import Loaded
 from heedful.data.share import WHOLE, Share, batch_sampler
 from heedful.errors import InputError
 
@@ -38,8 +40,11 @@ def box_batches(
     seed: int | None = None,
     num_workers: int = 0,
     share: Share = WHOLE,
-) -> DataLoader[tuple[Tensor, Target]]:
+) -> Loaded[BoxBatch]:
     """Return a loader of one epoch: a list of images and a list of targets a batch. It depends on the seed alone.
+
+    Without a seed each image is a batch of its own: a batch is padded to its largest image, attention that pools over
+    the whole map sees the padding, and so what is found in an image would depend on those beside it.
 
     An image is float32 RGB (3, h, w) in [0, 1], its size as `scaled_size` says. Its target: "boxes", float32 (n, 4),
     (x1, y1, x2, y2) in pixels of that image; "labels", int64 (n,), from 1, for 0 is torchvision's background; "crowd",
@@ -48,7 +53,7 @@ def box_batches(
 
     Args:
         split: the images; up to `LARGEST_HELD` they are read once and stay in memory while the split does.
-        batch_size: images per batch; the last may be smaller. A last training batch of one image is left out.
+        batch_size: images per training batch; the last may be smaller, but one of a single image is left out.
         image_size: shorter side in pixels.
         augment: "flip", or nothing: left and right are exchanged with probability 1/2.
         seed: for training: decides order and flips of this epoch. None: in order, as the images are.
@@ -65,14 +70,15 @@ def box_batches(
             raise InputError(f"augment has {name!r}, but images with boxes can only be flipped: take ('flip',) or ()")
     num_bytes = sum(3 * height * width for height, width in (scaled_size(image.size, image_size) for image in split))
     held = num_bytes <= LARGEST_HELD
-    return DataLoader(
+    loader = DataLoader(
         _Scaled(split, image_size, seed, flips="flip" in augment, held=held),
-        batch_sampler=batch_sampler(len(split), batch_size, seed, share),
+        batch_sampler=batch_sampler(len(split), share.num if seed is None else batch_size, seed, share),
         generator=torch.Generator(),  # the loader's own draw leaves the process's random numbers alone
         num_workers=0 if held else num_workers,
         collate_fn=_lists,
         pin_memory=torch.cuda.is_available(),
     )
+    return Loaded(loader)
 
 
 def scaled_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
@@ -88,6 +94,22 @@ def scaled_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
     scale = min(image_size / shorter, 2 * image_size / longer)
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
+
+
+def read_scaled(path: Path, size: tuple[int, int], image_size: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Return a file's pixels as a detector sees them, of `scaled_size` (bilinear, antialiased).
+
+    Args:
+        path: the file.
+        size: height and width of the upright image.
+        image_size: as for `scaled_size`.
+
+    Raises:
+        Exception: as `read_rgb`.
+    """
+    height, width = scaled_size(size, image_size)
+    # Twice the size leaves the antialiasing something to average, as in `read_square`.
+    return np.array(read_rgb(path, 2 * min(height, width)).resize((width, height), Image.Resampling.BILINEAR))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,15 +155,12 @@ def _held_pixels(image: Boxed, image_size: int) -> UInt8[Tensor, "3 height width
 
 
 def _pixels(image: Boxed, image_size: int) -> UInt8[Tensor, "3 height width"]:
-    """Return the image's pixels, scaled (bilinear, antialiased)."""
-    height, width = scaled_size(image.size, image_size)
     try:
-        # Twice the size leaves the antialiasing something to average, as in `read_square`.
-        scaled = read_rgb(image.path, 2 * min(height, width)).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = read_scaled(image.path, image.size, image_size)
     # Pillow's readers raise almost anything on broken bytes.
     except Exception as error:
         raise InputError(f"image {image.path} cannot be read ({error}): mend or remove it") from error
-    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _lists(items: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:

@@ -13,7 +13,7 @@ from PIL import ExifTags
 from torch import Tensor
 
 from heedful.data.box_listing import BoxListing, ListedImage
-from heedful.data.coco_boxes import coco_files, list_coco_boxes
+from heedful.data.coco_boxes import UNDIVIDED, coco_files, list_coco_boxes
 from heedful.data.images import check_image_size, opened, read_rgb
 from heedful.data.listing import val_as_test
 from heedful.data.pool import PARTS, TRAIN
@@ -61,7 +61,7 @@ class BoxPool:
         images: one each; none twice.
         given: TRAIN, VAL or TEST per image, as the folder says; TRAIN where it does not.
         fingerprint: hex digest of what decides the data.
-        skipped: images that could not be read and were left out, relative to the folder.
+        skipped: images that could not be used and were left out, relative to the folder.
         dropped: number of boxes that were left out ("no area", "outside the image") or cut to the image ("clipped").
     """
 
@@ -110,7 +110,8 @@ def read_boxes(source: str | Path, *, skip_bad_images: bool = False) -> BoxPool:
 
     Args:
         source: the folder.
-        skip_bad_images: leave images out that are missing or cannot be read, and list them, rather than raise.
+        skip_bad_images: leave images out that are missing, cannot be read, or have another size than is written of
+            them, and list them, rather than raise.
 
     Raises:
         InputError: if the layout is not one of these, a file is broken or not as described (with the line or the number
@@ -119,10 +120,10 @@ def read_boxes(source: str | Path, *, skip_bad_images: bool = False) -> BoxPool:
     root, lists = _place(Path(source).expanduser())
     listing = lists(root)
     with ThreadPoolExecutor() as threads:
-        sizes, reasons = zip(*threads.map(_size_of, [image.path for image in listing.images]), strict=True)
+        sizes, reasons = zip(*threads.map(_size_of, listing.images), strict=True)
     bad = [image for image, reason in zip(listing.images, reasons, strict=True) if reason is not None]
     if bad and not (skip_bad_images and len(bad) < len(listing.images)):
-        raise _unreadable([f"{image.path} of {image.where}" for image in bad], [r for r in reasons if r is not None])
+        raise _unusable([f"{image.path} of {image.where}" for image in bad], [r for r in reasons if r is not None])
     good = [i for i, reason in enumerate(reasons) if reason is None]
     dropped: Counter[str] = Counter()
     images = tuple(_boxed(listing.images[i], sizes[i], dropped) for i in good)
@@ -211,39 +212,38 @@ def _place(root: Path) -> tuple[Path, Callable[[Path], BoxListing]]:
             return found[0]
     raise InputError(
         f"{root} has no boxes in a layout that is known: COCO's (annotations/instances_train*.json, train.json or "
-        "train/_annotations.coco.json) or PASCAL VOC's (JPEGImages/ and Annotations/)"
+        f"train/_annotations.coco.json, or one file for all: {', '.join(UNDIVIDED)}) or PASCAL VOC's (JPEGImages/ and "
+        "Annotations/)"
     )
 
 
-def _size_of(path: Path) -> tuple[tuple[int, int], str | None]:
-    """Return height and width of an image, and why it cannot be read (None if it can)."""
-    if not path.is_file():
-        return (0, 0), "does not exist"
+def _size_of(listed: ListedImage) -> tuple[tuple[int, int], str | None]:
+    """Return height and width of an image, and why it cannot be used (None if it can)."""
     try:
-        size = upright_size(path)
-        read_rgb(path, 1)  # every byte of a JPEG is read, but an eighth of its pixels made
+        if not listed.path.is_file():
+            return (0, 0), "does not exist"
+        size = upright_size(listed.path)
+        read_rgb(listed.path, 1)  # every byte of a JPEG is read, but an eighth of its pixels made
     # Pillow's readers raise almost anything on broken bytes: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         return (0, 0), "not an image" if "cannot identify" in str(error) else str(error) or type(error).__name__
+    if listed.size is not None and listed.size != size:
+        wrong = f"written to be {listed.size[1]} x {listed.size[0]}, but has {size[1]} x {size[0]} pixels"
+        return size, f"{wrong}, so that its boxes would be wrong"
     return size, None
 
 
-def _unreadable(names: list[str], reasons: list[str]) -> InputError:
+def _unusable(names: list[str], reasons: list[str]) -> InputError:
     shown = "; ".join(f"{name} ({reason})" for name, reason in zip(names[:10], reasons[:10], strict=True))
     more = f"; and {len(names) - 10} more" if len(names) > 10 else ""
     return InputError(
-        f"images that cannot be read: {shown}{more}; mend or add them, take them out of the lists, or pass "
+        f"images that cannot be used: {shown}{more}; mend or add them, take them out of the lists, or pass "
         "--skip-bad-images"
     )
 
 
 def _boxed(listed: ListedImage, size: tuple[int, int], dropped: Counter[str]) -> Boxed:
     """Return the image with the boxes that are in it; count in `dropped` what was left out or clipped."""
-    if listed.size is not None and listed.size != size:
-        raise InputError(
-            f"{listed.where}: {listed.path} is written to be {listed.size[1]} x {listed.size[0]}, but has {size[1]} x "
-            f"{size[0]} pixels, so the boxes would be wrong: take the image that was annotated, or mend the numbers"
-        )
     written = torch.tensor(listed.boxes, dtype=torch.float64).view(-1, 4)
     boxes = clipped(written, size)
     has_area, is_inside = _has_area(written), _has_area(boxes)

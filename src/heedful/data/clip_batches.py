@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from heedful.data.clip_data import ClipData, ClipSplit
 from heedful.data.clip_windows import middle_windows, random_windows
+from heedful.data.loaded import Loaded
 from heedful.data.share import WHOLE, Share, check_share, in_order, num_training_batches
 from heedful.data.skeletons import mirrored, random_turns, turned
 from heedful.errors import InputError, unknown
@@ -28,7 +29,7 @@ def clip_batches(
     seed: int | None = None,
     num_workers: int = 0,
     share: Share = WHOLE,
-) -> DataLoader[ClipBatch]:
+) -> Loaded[ClipBatch]:
     """Return the batches of one epoch, with a length: ({stream: (N, channels, frames, ...)}, labels).
 
     What is drawn follows from the seed alone, whatever the number of workers. Each clip is normalised per channel.
@@ -59,12 +60,13 @@ def clip_batches(
     chosen = _numbers(len(split), batch_size, None if seed is None else generator, share)
     epoch = _Epoch(split, data, _draw(len(split), augment, generator))
     # Whole batches are made at once, and the loader's own draw leaves the process's random numbers alone.
-    return DataLoader(epoch, batch_size=None, sampler=chosen, num_workers=num_workers, generator=generator)
+    loader = DataLoader(epoch, batch_size=None, sampler=chosen, num_workers=num_workers, generator=generator)
+    return Loaded(loader)
 
 
 def _numbers(count: int, batch_size: int, generator: torch.Generator | None, share: Share) -> list[Tensor]:
     """Return the numbers of the clips in each batch of this process; without a generator in order."""
-    check_share(count, batch_size, share)
+    check_share(count, batch_size, share, training=generator is not None)
     if generator is None:
         return [torch.arange(place.start, place.stop) for place in in_order(count, batch_size, share)]
     batches = torch.split(torch.randperm(count, generator=generator), batch_size)

@@ -30,7 +30,7 @@ class ClipData:
         classes: class names; a label is a place in this tuple.
         train: the clips to learn from.
         val: the clips to choose the best epoch by.
-        test: the clips to report on, of people that are in no other split.
+        test: the clips to report on, of other people than the others; of "cross-view" from another camera instead.
         shapes: stream -> shape of a clip as a network gets it: channels, frames, ...
         mean: stream -> of each channel, over training clips.
         deviation: likewise; at least 1e-6.
@@ -120,6 +120,22 @@ def divide_clips(clips: ClipSplit, *, seed: int, split: str | None = None, val_f
         deviation=deviation,
         fingerprint=clips.fingerprint,
     )
+
+
+def part_to_test(clips: ClipSplit, split: str | None = None) -> ClipSplit:
+    """Return the test split alone, whoever else is among the clips or not; arguments as for `divide_clips`.
+
+    Raises:
+        InputError: if no clip is for testing.
+    """
+    test: ClipSplit
+    if isinstance(clips, NtuClips):
+        test = replace(clips, clips=divide_ntu_rgbd(clips.clips, split or "cross-subject")[2])
+    else:
+        test = clips.at(torch.isin(clips.subjects, torch.tensor(TEST_SUBJECTS)).nonzero().flatten())
+    if not len(test):
+        raise InputError(f"{clips.name}: none of {len(clips)} clips is for testing: add clips of other people")
+    return test
 
 
 def _divided(clips: ClipSplit, seed: int, split: str, val_fraction: float) -> tuple[ClipSplit, ClipSplit, ClipSplit]:

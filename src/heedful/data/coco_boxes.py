@@ -1,6 +1,7 @@
 """Boxes in COCO's JSON (Lin et al., "Microsoft COCO", 2014), in the folders that are common → what they list."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -157,11 +158,14 @@ def _image_numbers(file: Path, images: list[Any]) -> dict[int, int]:
 
 def _folder(root: Path, file: Path, images: list[Any]) -> Path:
     """Return the first of the usual folders that holds any of the images."""
+    # `Path.is_file` raises where a name is too long to be one.
     name = file.stem.removeprefix("instances_")
     folders = [root / name, root / "images" / name, root / "images", root]
     if file.name == BESIDE:
         folders = [file.parent]
-    return next((f for f in folders if any((f / entry["file_name"]).is_file() for entry in images)), folders[0])
+    return next(
+        (f for f in folders if any(map(os.path.isfile, (f / entry["file_name"] for entry in images)))), folders[0]
+    )
 
 
 def _field(entry: object, key: str, kind: type, where: str) -> Any:
@@ -177,8 +181,9 @@ def _id(entry: object) -> str:
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
+    """Return height and width as written; None if they are not, or are 0, as some tools write."""
     height, width = entry.get("height"), entry.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return (height, width) if isinstance(height, int) and isinstance(width, int) and height and width else None
 
 
 def _box(entry: dict[str, Any], where: str) -> Box:

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from heedful.data.batches import Batch, Channels, check_batches, normalise
 from heedful.data.dataset import ImageFiles
 from heedful.data.images import read_rgb
+from heedful.data.loaded import Loaded
 from heedful.data.share import WHOLE, Share, batch_sampler
 from heedful.errors import InputError
 
@@ -25,7 +26,7 @@ def file_batches(
     seed: int | None = None,
     num_workers: int = 0,
     share: Share = WHOLE,
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> Loaded[Batch]:
     """Return a loader of one epoch: float32 images, channels last, and labels. It depends on the seed, not the workers.
 
     Args:
@@ -42,7 +43,7 @@ def file_batches(
         InputError: as `Batches`; from the loader, if an image cannot be read.
     """
     check_batches(batch_size, augment, seed)
-    return DataLoader(
+    loader = DataLoader(
         _TransformedFiles(split, _transform(split.image_size, augment), seed),
         batch_sampler=batch_sampler(len(split), batch_size, seed, share),
         generator=torch.Generator(),  # the loader's own draw leaves the process's random numbers alone
@@ -50,6 +51,7 @@ def file_batches(
         collate_fn=_Collate(mean, deviation),
         pin_memory=torch.cuda.is_available(),
     )
+    return Loaded(loader)
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,8 @@ class NtuClips:
     Args:
         clips: their files.
         streams: "skeleton", "video" or both.
-        fingerprint: hex digest of the names and sizes of all skeleton files.
+        fingerprint: hex digest of the names and sizes of all skeleton files; with video, also of the names of the
+            videos and their numbers of frames.
     """
 
     clips: tuple[NtuClip, ...]
@@ -111,6 +112,8 @@ def read_ntu_clips(root: Path, streams: tuple[str, ...]) -> NtuClips:
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(f"{clip.skeleton.name} {clip.skeleton.stat().st_size}\n".encode())
+        if "video" in streams and clip.video is not None:
+            digest.update(f"{clip.video.name} {len(_frames(clip.video))}\n".encode())
     return NtuClips(clips, streams, digest.hexdigest())
 
 
@@ -139,7 +142,7 @@ def video_stream(
     Raises:
         InputError: if the folder has no image, or one cannot be read.
     """
-    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    files = _frames(folder)
     if not files:
         raise InputError(f"{folder} holds no image, but must hold the frames of a video: extract them again")
     files.sort(key=lambda path: (len(path.name), path.name))
@@ -148,6 +151,10 @@ def video_stream(
     chosen = [files[min(int(moment * len(files)), len(files) - 1)] for moment in moments]
     frames = to_channels_first(np.stack([_frame(path, size) for path in chosen]))
     return frames.transpose(0, 1).float() / 255
+
+
+def _frames(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
 
 
 def _frame(path: Path, size: int) -> np.ndarray:

@@ -60,7 +60,7 @@ def batch_sampler(
     Raises:
         InputError: as `check_share`.
     """
-    check_share(count, batch_size, share)
+    check_share(count, batch_size, share, training=seed is not None)
     if seed is None:
         return [list(range(place.start, place.stop)) for place in in_order(count, batch_size, share)]
     return Drawn(count, batch_size, seed, share)
@@ -85,8 +85,8 @@ class Drawn:
             yield batch[self.share.of(len(batch))]
 
 
-def check_share(count: int, batch_size: int, share: Share) -> None:
-    """Raise an InputError unless each process has a part in every whole batch, and in the split."""
+def check_share(count: int, batch_size: int, share: Share, *, training: bool) -> None:
+    """Raise an InputError unless each process has a part in the split and every whole batch, and enough to train on."""
     if batch_size < share.num:
         raise InputError(
             f"batch_size is {batch_size}, but {share.num} processes share each batch: give at least {share.num}, or "
@@ -94,3 +94,8 @@ def check_share(count: int, batch_size: int, share: Share) -> None:
         )
     if count < share.num > 1:
         raise InputError(f"a split has {count} images for {share.num} processes: give more, or start fewer processes")
+    if training and num_training_batches(count, batch_size, share) == 0:
+        raise InputError(
+            f"the training split has {count} image or clip, but batch norm cannot train on less than 2: add some, or "
+            "raise the limit if there is one"
+        )

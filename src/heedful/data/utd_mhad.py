@@ -56,11 +56,11 @@ def read_utd_mhad(
     readers: dict[str, Callable[[Arrays], Tensor]] = {
         "skeleton": lambda arrays: _skeleton(path, arrays, skeleton_frames, every_frame=every_frame),
         "inertial": lambda arrays: _inertial(path, arrays, inertial_frames),
-        "depth": lambda arrays: _depth(path, arrays),
+        "depth": _depth,
     }
     for name in streams:
         if name not in readers:
-            raise unknown("stream", name, readers)
+            raise unknown("stream", name, readers, where=f"{path}: ")
     arrays = _arrays(path, streams)
     classes = tuple(map(str, arrays["actions"]))
     with path.open("rb") as file:
@@ -90,6 +90,14 @@ NEEDS = {
 }
 
 
+KINDS = {
+    "action": ("iu", 1), "subject": ("iu", 1), "actions": ("U", 1), "joints": ("U", 1), "skeleton_q": ("iuf", 3),
+    "skeleton_length": ("iu", 1), "inertial": ("iuf", 2), "inertial_length": ("iu", 1), "depth": ("u", 4),
+}  # fmt: skip
+"""Array -> the letters of numpy that its type may have, and its number of dimensions."""
+WORDS = {"iu": "whole numbers", "u": "whole numbers from 0 on", "iuf": "numbers", "U": "text"}
+
+
 def _arrays(path: Path, streams: Collection[str]) -> Arrays:
     """Return the arrays that the streams need, by name."""
     needed = ["action", "subject", "actions", *(name for stream in streams for name in NEEDS[stream])]
@@ -98,11 +106,24 @@ def _arrays(path: Path, streams: Collection[str]) -> Arrays:
             missing = [name for name in needed if name not in archive]
             if missing:
                 raise InputError(f"{path} has no array {missing[0]!r}: it has {', '.join(archive.files)}")
-            return {name: archive[name] for name in needed}
+            return {name: _checked(path, name, archive[name]) for name in needed}
     except InputError:
         raise
     except (AttributeError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not an .npz file that numpy can read ({error}): make it again") from error
+
+
+def _checked(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """Return an array that is what it must be; else an InputError says what it is."""
+    letters, num_dimensions = KINDS[name]
+    if values.dtype.kind not in letters or values.ndim != num_dimensions:
+        raise InputError(
+            f"{path}: {name} is {values.dtype} of shape {values.shape}, but must be {WORDS[letters]} in "
+            f"{num_dimensions} dimensions"
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{path}: {name} has values that are not finite: mend them, or leave their clips out")
+    return values
 
 
 def _skeleton(path: Path, arrays: Arrays, num_frames: int, *, every_frame: bool) -> Tensor:
@@ -121,11 +142,8 @@ def _inertial(path: Path, arrays: Arrays, num_frames: int) -> Tensor:
     return torch.stack([resampled(clip, num_frames) for clip in clips]).transpose(1, 2).contiguous()
 
 
-def _depth(path: Path, arrays: Arrays) -> Tensor:
-    depth = arrays["depth"]
-    if depth.dtype != np.uint8 or depth.ndim != 4:
-        raise InputError(f"{path}: depth is {depth.dtype} of shape {depth.shape}, but must be uint8 (N, time, H, W)")
-    return torch.from_numpy(depth).unsqueeze(1).float()
+def _depth(arrays: Arrays) -> Tensor:
+    return torch.from_numpy(arrays["depth"]).unsqueeze(1).float()
 
 
 def _clips(path: Path, arrays: Arrays, name: str, values: np.ndarray, shape: tuple[int, ...]) -> tuple[Tensor, ...]:

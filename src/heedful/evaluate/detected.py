@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,10 @@ from matplotlib.patheffects import Normal, withStroke
 from torch import Tensor, nn
 
 from heedful.maps.overlay import overlay
+from heedful.maps.processing import upsampled
 from heedful.maps.sheet import FONT_SIZE, GAP, LINE, SOFT, TEXT, WIDTH, enlarged, shortened
+from heedful.surgery.masks import record
+from heedful.surgery.stages import SMALLEST_SIDE
 from heedful.temporary import evaluation_mode
 
 COLOURS = ("#ffd21f", "#33e6ff", "#ff6bd6", "#8cff5a", "#ff9d3d", "#9db8ff", "#ff6b61", "#ffffff")
@@ -24,8 +29,10 @@ RIM = "#101418"
 MOST_NAMED = 12
 """Boxes of a picture whose tags have words; tags of more would hide what they are about."""
 
-MASKS_A_ROW = 5
-SITE = "backbone.fpn."
+MASKS_A_ROW = 4
+"""An FPN has four levels, or fewer."""
+
+FPN = "backbone.fpn."
 """Where the gates are whose masks are shown."""
 
 CONVOLUTIONS = {"inner": "lateral", "layer": "output"}
@@ -55,30 +62,37 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a detector sees in an image: boxes, and site in its FPN -> weight of each place of the image, (h, w)."""
+    """What a detector sees in an image: boxes, and gate in its FPN -> weight of each pixel of the image."""
 
     boxes: Boxes
     masks: dict[str, Float[np.ndarray, "_ _"]]
 
 
-def seen(model: nn.Module, images: Sequence[Float32[Tensor, "3 _ _"]], *, least_score: float) -> list[Seen]:
-    """Return what a detector sees in images, in evaluation mode.
+def seen(model: nn.Module, image: Float32[Tensor, "3 _ _"], *, least_score: float) -> Seen:
+    """Return what a detector sees in an image, in evaluation mode.
+
+    Gates that weigh channels alone, as that of SE, or a convolution's weights, as that of AW, have no mask of pixels.
+    Where each channel has a mask of its own, it is the mean.
 
     Args:
         model: a detector of `heedful.models.detection`.
-        images: in [0, 1], on any device.
+        image: in [0, 1], on any device, of the size to which the detector scales it; see `scaled_size`.
         least_score: of the boxes that are kept, in [0, 1].
     """
-    from heedful.models.detection import fpn_masks
+    detector: Any = model
+    alone = [image.to(next(model.parameters()).device)]
+    with evaluation_mode(model), torch.inference_mode(), record(model) as kept:
+        (found,) = model(alone)
+        padded, _ = detector.transform(alone)
+    masks = {name.removeprefix(FPN): kept[name] for name in kept.names() if name.startswith(FPN)}
+    with_places = {site: m for site, m in masks.items() if m.ndim == 4 and min(m.shape[2:]) >= SMALLEST_SIDE}
+    return Seen(_sure(found, least_score), {site: _over(m, padded) for site, m in with_places.items()})
 
-    device = next(model.parameters()).device
-    there = [image.to(device) for image in images]
-    with evaluation_mode(model), torch.inference_mode():
-        predictions, masks = model(there), fpn_masks(model, there)
-    return [
-        Seen(_sure(found, least_score), {site.removeprefix(SITE): m[n].cpu().numpy() for site, m in masks.items()})
-        for n, found in enumerate(predictions)
-    ]
+
+def _over(mask: Float32[Tensor, "1 _ _ _"], padded: Any) -> Float32[np.ndarray, "_ _"]:
+    """Return a mask over the pixels of the image, which the detector padded below and on the right."""
+    ((height, width),) = padded.image_sizes
+    return upsampled(mask.mean(1), tuple(padded.tensors.shape[2:]))[0, :height, :width].numpy()
 
 
 def _sure(prediction: Mapping[str, Tensor], least_score: float) -> Boxes:
@@ -127,18 +141,22 @@ def detections(picture: Picture, boxes: Boxes, least_score: float) -> Panel:
 
 
 def mask_rows(picture: Picture, masks: Mapping[str, np.ndarray]) -> list[Row]:
-    """Return rows of the masks of one image, each over it, stretched from its least to its greatest weight.
+    """Return a row of the lateral masks of one image and one of the others, each stretched from least to greatest.
 
     Args:
         picture: 0 to 255.
-        masks: site -> weights of its places, over the whole picture.
+        masks: gate -> weights, over the whole picture.
     """
     image = enlarged(picture)
-    panels = [
-        Panel(overlay(image, mask - mask.min()), _in_words(site), f"{mask.min():.2g} to {mask.max():.2g}")
-        for site, mask in masks.items()
-    ]
-    return [Row(panels[n : n + MASKS_A_ROW], MASKS_A_ROW) for n in range(0, len(panels), MASKS_A_ROW)]
+    rows = []
+    for _, sites in groupby(masks, lambda site: site.partition(".")[0]):
+        panels = [_weighed(image, site, masks[site]) for site in sites]
+        rows += [Row(panels[n : n + MASKS_A_ROW], MASKS_A_ROW) for n in range(0, len(panels), MASKS_A_ROW)]
+    return rows
+
+
+def _weighed(image: Picture, site: str, mask: np.ndarray) -> Panel:
+    return Panel(overlay(image, mask - mask.min()), _in_words(site), f"{mask.min():.2g} to {mask.max():.2g}")
 
 
 def _in_words(site: str) -> str:

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from heedful import data, files
+from heedful.data.boxes import read_boxes
 from heedful.errors import InputError
 from heedful.evaluate.curves import drawn
 from heedful.evaluate.found import Found
+from heedful.evaluate.on_boxes import ReadBoxes
 from heedful.evaluate.protocols import PROTOCOLS, Asked, Subject, check, check_task
 from heedful.evaluate.runs import Read, TrainedRun, is_own, read_run
 from heedful.models.saved import load
@@ -55,10 +57,11 @@ def evaluate_runs(
     names = [run.name for run in runs]
     # Runs mostly share their data. Of this call alone, so that a change of the files is seen by the next.
     read = functools.lru_cache(maxsize=MOST_READ)(data.read)
+    boxes = functools.lru_cache(maxsize=1)(read_boxes)  # of which pixels stay in memory
     everything: dict[str, Found] = {}
     for run in runs:
         report(run)
-        found = evaluate_run(run, on=on, asked=asked, device=device, read=read)
+        found = evaluate_run(run, on=on, asked=asked, device=device, read=read, read_boxes=boxes)
         folder = str(run.folder)
         name = run.name if names.count(run.name) == 1 else folder
         everything[folder] = replace(found, numbers={**found.numbers, "run": name})
@@ -67,12 +70,18 @@ def evaluate_runs(
 
 
 def evaluate_run(
-    run: TrainedRun, *, on: str, asked: Asked = NOTHING_MORE, device: torch.device | str = "cpu", read: Read = data.read
+    run: TrainedRun,
+    *,
+    on: str,
+    asked: Asked = NOTHING_MORE,
+    device: torch.device | str = "cpu",
+    read: Read = data.read,
+    read_boxes: ReadBoxes = read_boxes,
 ) -> Found:
-    """Return what is found of one run; arguments as for `evaluate_runs`, and `read` as for `own_images`."""
+    """Return what is found of one run; arguments as for `evaluate_runs`, and readers as for `Subject`."""
     protocol = check(on, asked)
     check_task(on, run.card.task, str(run.folder))
-    found = protocol.evaluate(Subject(load(run.folder).to(device), run, read), asked)
+    found = protocol.evaluate(Subject(load(run.folder).to(device), run, read, read_boxes), asked)
     return replace(found, numbers={"run": run.name, **found.numbers})
 
 

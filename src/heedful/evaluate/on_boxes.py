@@ -1,8 +1,7 @@
 """From a trained detector to what it finds in its own test images, or in others: the protocol `detection`."""
 
-import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +16,19 @@ from heedful.evaluate.found import Found, Headline
 from heedful.evaluate.runs import TrainedRun, is_own, require_unchanged
 from heedful.models.cards import DetectorCard
 
-BATCH_SIZE = 4
 NUM_SHOWN = 4
 LEAST_SCORE = 0.5
 """Of the detections that are drawn; the metrics count all."""
 
 HEADLINES = {"mAP": "map", "mAP@0.5": "map50", "mAP@0.75": "map75"}
-_read = functools.lru_cache(maxsize=1)(read_boxes)  # runs mostly share their data
+
+ReadBoxes = Callable[..., BoxPool]
+"""`heedful.data.boxes.read_boxes`, or one that remembers what it read."""
 
 
-def found_boxes(model: nn.Module, run: TrainedRun, source: str | None, limit: int | None) -> Found:
+def found_boxes(
+    model: nn.Module, run: TrainedRun, source: str | None, limit: int | None, read: ReadBoxes = read_boxes
+) -> Found:
     """Return COCO's metrics of a detector, and a picture of what it found in a few images.
 
     Args:
@@ -35,17 +37,21 @@ def found_boxes(model: nn.Module, run: TrainedRun, source: str | None, limit: in
         source: a folder, as for `read_boxes`, of which the test split is taken, or all where there is none; None: the
             run's own test images.
         limit: at most so many images, evenly spaced.
+        read: `read_boxes`, or one that remembers what it read.
 
     Raises:
         InputError: if the data cannot be used, or no image has a box.
     """
     card = run.card
     assert isinstance(card, DetectorCard)
-    name, images = own_boxes(run) if source is None or is_own(run, source) else _others(source, card.classes)
-    images = spaced(images, limit)
-    numbers = detection(model, box_batches(images, BATCH_SIZE, image_size=card.image_size), card.classes)
-    if numbers["map"] is None:
+    if source is None or is_own(run, source):
+        name, everything = own_boxes(run, read)
+    else:
+        name, everything = _others(source, card.classes, read)
+    images = spaced(everything, limit)
+    if all(image.crowd.all() for image in images):
         raise InputError(f"none of {len(images)} images of {name} has a box, so there is nothing to measure: add some")
+    numbers = detection(model, box_batches(images, 1, image_size=card.image_size), card.classes)
     headlines = [Headline(text, numbers[key], "%", "higher") for text, key in HEADLINES.items()]
     picture = sheet(model, spaced(images, NUM_SHOWN), card)
     return Found(
@@ -53,8 +59,8 @@ def found_boxes(model: nn.Module, run: TrainedRun, source: str | None, limit: in
     )
 
 
-def own_boxes(run: TrainedRun) -> tuple[str, tuple[Boxed, ...]]:
-    """Return the name of a run's data, and its test images.
+def own_boxes(run: TrainedRun, read: ReadBoxes = read_boxes) -> tuple[str, tuple[Boxed, ...]]:
+    """Return the name of a run's data, and its test images; `read` as for `found_boxes`.
 
     Raises:
         InputError: if the data are not there any more or have changed, or the run's data are not known.
@@ -63,15 +69,15 @@ def own_boxes(run: TrainedRun) -> tuple[str, tuple[Boxed, ...]]:
         raise InputError(f"{run.folder} does not say on which data the network was trained: give --data")
     source, settings = run.settings["data"], run.settings
     assert isinstance(run.card, DetectorCard)
-    pool = _read(source, skip_bad_images=settings.get("skip_bad_images", False))
+    pool = read(source, skip_bad_images=settings.get("skip_bad_images", False))
     require_unchanged(run, source, pool.fingerprint)
     chosen = {key: settings[key] for key in ("limit", "val_fraction") if key in settings}
     return pool.name, divide_boxes(pool, seed=run.seed, image_size=run.card.image_size, **chosen).test
 
 
-def _others(source: str, classes: Sequence[str]) -> tuple[str, tuple[Boxed, ...]]:
+def _others(source: str, classes: Sequence[str], read: ReadBoxes) -> tuple[str, tuple[Boxed, ...]]:
     """Return name and images of a folder that has no part in the training, labelled by the run's classes."""
-    pool = _read(source)
+    pool = read(source)
     unseen = (pool.given == TEST) if (pool.given == TEST).any() else torch.ones_like(pool.given, dtype=torch.bool)
     numbers = _numbers(pool, classes, source)
     chosen = [pool.images[n] for n in unseen.nonzero().flatten().tolist()]
@@ -107,7 +113,7 @@ def sheet(model: nn.Module, images: tuple[Boxed, ...], card: DetectorCard) -> by
     """
     rows: list[Row] = []
     for pictures, targets in box_batches(images, 1, image_size=card.image_size):
-        pixels, (found,) = to_pixels(pictures[0]), seen(model, pictures, least_score=LEAST_SCORE)
+        pixels, found = to_pixels(pictures[0]), seen(model, pictures[0], least_score=LEAST_SCORE)
         name = images[int(targets[0]["image"])].path.stem
         rows += [Row((_true(pixels, name, targets[0]), detections(pixels, found.boxes, LEAST_SCORE)), 2)]
         rows += mask_rows(pixels, found.masks)

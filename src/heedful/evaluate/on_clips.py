@@ -1,7 +1,7 @@
 """How often a network of clips is wrong on a run's test clips, and how often if it lacks one of its streams."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from heedful.data.batches import Moved
 from heedful.data.clip_batches import clip_batches
-from heedful.data.clip_data import ClipData, divide_clips, read_clips
+from heedful.data.clip_data import ClipData, part_to_test, read_clips
 from heedful.errors import InputError
 from heedful.evaluate.classification import classification
 from heedful.evaluate.found import Found, Headline
@@ -49,7 +49,7 @@ def clip_errors(model: nn.Module, run: TrainedRun, source: str | None = None, li
 
 
 def test_clips(run: TrainedRun, source: str | None) -> ClipData:
-    """Return clips divided as the run's were, normalised as its network takes them; arguments as for `clip_errors`."""
+    """Return the clips to test on and no others, to be normalised as the network takes them; see `clip_errors`."""
     card, settings = run.card, run.settings
     assert isinstance(card, ClipCard)
     if run.seed is None:
@@ -60,11 +60,17 @@ def test_clips(run: TrainedRun, source: str | None) -> ClipData:
         require_unchanged(run, own, clips.fingerprint)
     if clips.classes != card.classes:
         raise InputError(f"{source} has other classes than the run: {', '.join(clips.classes)}")
-    data = divide_clips(clips, seed=run.seed, split=settings["benchmark"], val_fraction=settings["val_fraction"])
-    return replace(
-        data,
+    none = clips.at(torch.arange(0))
+    return ClipData(
+        name=clips.name,
+        classes=clips.classes,
+        train=none,
+        val=none,
+        test=part_to_test(clips, settings["benchmark"]),
+        shapes={name: stream.shape for name, stream in card.streams.items()},
         mean={name: stream.mean for name, stream in card.streams.items()},
         deviation={name: stream.deviation for name, stream in card.streams.items()},
+        fingerprint=clips.fingerprint,
     )
 
 

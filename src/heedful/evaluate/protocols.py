@@ -11,6 +11,7 @@ from torch import nn
 
 from heedful import data
 from heedful.data.batches import Channels
+from heedful.data.boxes import read_boxes
 from heedful.data.load import NAMES
 from heedful.errors import InputError, unknown
 from heedful.evaluate.attacks import NUM_STEPS
@@ -19,7 +20,7 @@ from heedful.evaluate.figure_data import LAYOUTS
 from heedful.evaluate.found import Found, Headline, Numbers
 from heedful.evaluate.maps import batches_of, evaluate_maps
 from heedful.evaluate.object_data import Sample
-from heedful.evaluate.on_boxes import found_boxes
+from heedful.evaluate.on_boxes import ReadBoxes, found_boxes
 from heedful.evaluate.on_clips import clip_errors
 from heedful.evaluate.on_objects import localization
 from heedful.evaluate.robustness import EPSILONS, robustness
@@ -66,11 +67,13 @@ class Subject:
         model: in evaluation mode, on the device where to compute.
         run: where it comes from.
         read: `heedful.data.read`, or one that remembers what it read.
+        read_boxes: likewise, of images with boxes.
     """
 
     model: nn.Module
     run: TrainedRun
     read: Read = data.read
+    read_boxes: ReadBoxes = read_boxes
 
     def prepared(self, asked: Asked) -> tuple[Sample, Channels, Channels]:
         """Return the images asked for, and mean and deviation of the channels to normalise them with."""
@@ -144,7 +147,7 @@ def _require_source(source: str) -> None:
 
 
 def _detection(subject: Subject, asked: Asked) -> Found:
-    return found_boxes(subject.model, subject.run, asked.source, asked.limit)
+    return found_boxes(subject.model, subject.run, asked.source, asked.limit, subject.read_boxes)
 
 
 def _classification(subject: Subject, asked: Asked) -> Found:

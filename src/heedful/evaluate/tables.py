@@ -22,9 +22,7 @@ def as_rich(everything: Mapping[str, Found], on: str) -> list[Table]:
         by_class = [_by_class(found)] if on == "detection" else []
         return [_headlines(on, everything), *by_class, *_curves(everything)]
     if on == "classification":
-        precision = {"mAP %": "map"} if any("map" in numbers for numbers in found.values()) else {}
-        columns = {"images": "num_images", "error %": "error", **precision, "loss": "loss"}
-        return [_table("Classification", found, columns)]
+        return [_classified(everything)]
     columns = {
         "layer": "layer", "images": "num_images", "KS": "ks", "at": "ks_at", "overlap": "overlap",
         "insertion": "insertion", "deletion": "deletion", "zero maps": "zero_maps",
@@ -60,6 +58,15 @@ def notes(everything: Mapping[str, Found]) -> list[str]:
     return lines
 
 
+def _classified(everything: Mapping[str, Found]) -> Table:
+    headlines = {folder: {h.name: h.value for h in found.headlines} for folder, found in everything.items()}
+    names = dict.fromkeys(("error", *(name for own in headlines.values() for name in own)))
+    counted = "clips" if all("without" in found.numbers for found in everything.values()) else "images"
+    columns = {counted: "num_images", **{f"{name} %": name for name in names}, "loss": "loss"}
+    rows = {folder: {**found.numbers, **headlines[folder]} for folder, found in everything.items()}
+    return _table("Classification", rows, columns)
+
+
 def _headlines(on: str, everything: Mapping[str, Found]) -> Table:
     columns = list(dict.fromkeys((h.name, h.unit) for found in everything.values() for h in found.headlines))
     table = _blank(on.capitalize(), ["run", "data", "images", *(f"{name} {unit}".rstrip() for name, unit in columns)])
@@ -72,12 +79,15 @@ def _headlines(on: str, everything: Mapping[str, Found]) -> Table:
 
 
 def _by_class(found: Mapping[str, Numbers]) -> Table:
-    """Return average precision by class, a column for each run."""
+    """Return average precision by class, a row for each run that has the class."""
     classes = dict.fromkeys(name for numbers in found.values() for name in numbers["classes"])
-    table = _blank("mAP % by class", ["class", *(numbers["run"] for numbers in found.values())])
+    table = _blank("By class", ["class", "run", "boxes", "mAP %", "mAP@0.5 %"])
     for name in classes:
-        of_runs = (numbers["classes"].get(name, {}).get("ap") for numbers in found.values())
-        table.add_row(escape(name), *map(_cell, of_runs))
+        for numbers in found.values():
+            if name in numbers["classes"]:
+                own = numbers["classes"][name]
+                cells = [_cell(own[key]) for key in ("num_boxes", "ap", "ap50")]
+                table.add_row(escape(name), escape(numbers["run"]), *cells)
     return table
 
 

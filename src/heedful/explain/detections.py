@@ -1,7 +1,7 @@
 """Pictures of what a detector finds in images, and of what its feature pyramid attends to, on the page of `explain`."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from heedful import files
-from heedful.data.box_batches import scaled_size
+from heedful.data.box_batches import read_scaled
 from heedful.data.boxes import upright_size
-from heedful.data.images import read_rgb
 from heedful.errors import InputError
 from heedful.evaluate.cost import chosen_device
 from heedful.evaluate.detected import Panel, Picture, Row, Seen, detections, drawn, mask_rows, seen
-from heedful.explain.batches import Report, Task, carry_out, check_batch_size, tasks_of
+from heedful.explain.batches import Report, Task, carry_out, tasks_of
 from heedful.explain.images import pixels
 from heedful.explain.page import DETECTIONS, Entry, Failure, Found, Outcome
 from heedful.explain.subject import card_of
@@ -27,6 +25,11 @@ from heedful.models.cards import DetectorCard
 from heedful.models.saved import load
 from heedful.report.figures import png, style
 from heedful.surgery.stages import SMALLEST_SIDE
+
+NO_PLACES = (
+    "Nothing in this network's feature pyramid weighs places, as cbam does: the pictures show what was found, and not "
+    "where attention lies."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +47,11 @@ class Detector:
 
     def read(self, path: Path) -> Picture:
         """Return the pixels of a file as the network sees them, as when it was trained or tested."""
-        height, width = scaled_size(upright_size(path), self.card.image_size)
-        image = read_rgb(path, 2 * min(height, width)).resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(image)
+        return read_scaled(path, upright_size(path), self.card.image_size)
 
-    def sees(self, pictures: Sequence[Picture]) -> list[Seen]:
-        """Return what it finds in pictures."""
-        images = [torch.tensor(picture).permute(2, 0, 1).float() / 255 for picture in pictures]
-        return seen(self.model, images, least_score=self.score) if images else []
+    def sees(self, picture: Picture) -> Seen:
+        """Return what it finds in a picture."""
+        return seen(self.model, torch.tensor(picture).permute(2, 0, 1).float() / 255, least_score=self.score)
 
 
 def is_detector(model: str | Path) -> bool:
@@ -65,7 +65,6 @@ def explain_detections(
     *,
     out: str | Path,
     score: float = 0.5,
-    batch_size: int = 4,
     device: str = "auto",
     report: Report = lambda done, total: None,
 ) -> Outcome:
@@ -73,14 +72,13 @@ def explain_detections(
 
     Into `out` go `index.html` and for each image NAME.png and NAME.detections.npz (`image`, `boxes`, (n, 4), left, top,
     right, bottom in its pixels, `classes`, `names`, `scores` and, of gates in the feature pyramid that weigh places,
-    `masks/SITE`, (h, w)). An image that cannot be read is named on the page; the others are done.
+    `masks/GATE`, float16, of each pixel). An image that cannot be read is named on the page; the others are done.
 
     Args:
         paths: image files, and folders of them at any depth.
         model: a detector's run, a folder of `save_pretrained`, or the id of a saved network on the Hub.
         out: a folder, new or of an earlier call.
         score: the least of what is shown, in [0, 1).
-        batch_size: images at a time.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "mps".
         report: called with the number of images done and of all.
 
@@ -88,23 +86,22 @@ def explain_detections(
         What the page says.
 
     Raises:
-        InputError: before anything is written, for what cannot be used; and, after what was done is on the page, if a
-            batch needs too much memory.
+        InputError: before anything is written, for what cannot be used; and, after what was done is on the page, if an
+            image needs too much memory.
     """
-    check_batch_size(batch_size)
     if not 0 <= score < 1:
         raise InputError(f"score is {score:g}, but it must be in [0, 1), for example 0.5")
     out, where = Path(out), chosen_device(device)
     tasks = tasks_of(paths, out)
     detector = _detector(model, score, where)
     side = detector.card.image_size
-    levels = tuple(detector.sees([np.zeros((side, side, 3), np.uint8)])[0].masks)
+    levels = tuple(detector.sees(np.zeros((side, side, 3), np.uint8)).masks)
     return carry_out(
-        Outcome(detector.title, [], _asked(score, levels), len(tasks), DETECTIONS, levels),
+        Outcome(detector.title, [] if levels else [NO_PLACES], _asked(score, levels), len(tasks), DETECTIONS, levels),
         tasks,
-        lambda batch: _batch(batch, detector, out),
+        lambda batch: (_explained(task, detector, out) for task in batch),
         out,
-        batch_size=batch_size,
+        batch_size=1,  # what is found in an image must not depend on those beside it
         report=report,
     )
 
@@ -122,14 +119,15 @@ def _asked(score: float, levels: tuple[str, ...]) -> dict[str, str]:
     return asked if not levels else asked | {"attention": f"of the feature pyramid, where it has {places}"}
 
 
-def _batch(tasks: Sequence[Task], detector: Detector, out: Path) -> Iterator[Entry | Failure]:
-    read = [pixels(path, detector.read) for path, _, _ in tasks]
+def _explained(task: Task, detector: Detector, out: Path) -> Entry | Failure:
+    path, name, _ = task
+    picture, reason = pixels(path, detector.read)
+    if picture is None:
+        return Failure(name, reason)
     try:
-        answers = iter(detector.sees([picture for picture, _ in read if picture is not None]))
+        return _written(task, picture, detector.sees(picture), detector, out)
     except torch.OutOfMemoryError:
-        raise InputError(f"batch_size: {len(tasks)} images at a time need too much memory, give fewer") from None
-    for task, (picture, reason) in zip(tasks, read, strict=True):
-        yield Failure(task[1], reason) if picture is None else _written(task, picture, next(answers), detector, out)
+        raise InputError(f"{path} needs more memory than this device has: give --device cpu") from None
 
 
 def _written(task: Task, picture: Picture, found: Seen, detector: Detector, out: Path) -> Entry:
@@ -157,7 +155,7 @@ def _arrays(picture: Picture, found: Seen, names: Sequence[str]) -> bytes:
         "classes": boxes.labels,
         "names": np.array(names, dtype=str),
         "scores": boxes.scores,
-        **{f"masks/{site}": mask for site, mask in found.masks.items()},
+        **{f"masks/{gate}": mask.astype(np.float16) for gate, mask in found.masks.items()},
     }
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle

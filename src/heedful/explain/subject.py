@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import torch
+from huggingface_hub.errors import HFValidationError
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ from heedful.data.folder import LARGEST_IN_MEMORY
 from heedful.data.images import read_square
 from heedful.errors import InputError, unknown
 from heedful.models.cards import Card, ModelCard
-from heedful.models.saved import CARD, HUB_ID, Saveable, load, read_card
+from heedful.models.saved import CARD, HUB_ID, WEIGHTS, Saveable, load, read_card
 
 Reader = Callable[[Path], UInt8[np.ndarray, "height width 3"]]
 
@@ -82,10 +84,13 @@ def subject(model: str | Path, *, pretrained: bool = True) -> Subject:
 
 def card_of(model: str | Path) -> Card | None:
     """Return what a saved network is described by; None of one of timm's, or what is none. Arguments as `subject`'s."""
-    name = str(model)
-    if Path(name).exists():
-        return read_card(Path(name)) if (Path(name) / CARD).is_file() else None
-    return _card(load(name)) if _is_saved(name) else None
+    name, folder = str(model), Path(model)
+    if _is_saved(name) and not folder.exists():
+        try:
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=[WEIGHTS, CARD]))
+        except (OSError, HFValidationError):  # `load` says what is wrong
+            return None
+    return read_card(folder) if (folder / CARD).is_file() else None
 
 
 def _is_saved(name: str) -> bool:

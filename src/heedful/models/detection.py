@@ -5,21 +5,16 @@ section 4.2: `aw` in all lateral and output convolutions of the FPN, other layer
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from heedful.attachment import Start, attach, fitting
 from heedful.errors import InputError, unknown
 from heedful.models.cards import DetectorCard
 from heedful.models.saved import saveable
-from heedful.surgery.masks import record
-from heedful.surgery.stages import SMALLEST_SIDE
-from heedful.temporary import evaluation_mode
 from heedful.variant import Variant, parse
 
 FPN_SITES = "fpn.*_blocks.*"
@@ -64,7 +59,7 @@ def build_detector(
             small, or weights that cannot be downloaded.
     """
     start = start or ("identity" if pretrained else "paper")
-    _check(name, num_classes, image_size, start)
+    _check(num_classes, start)
     card = DetectorCard(
         model=name,
         variant=str(parse(variant) if isinstance(variant, str) else variant),
@@ -87,6 +82,8 @@ def detector_of(card: DetectorCard, *, download: bool = False) -> nn.Module:
     """
     if card.model not in DETECTORS:
         raise unknown("detector", card.model, DETECTORS)
+    if card.image_size < LEAST_SIZE:
+        raise InputError(f"image_size is {card.image_size}, but it must be at least {LEAST_SIZE}")
     model = DETECTORS[card.model](len(card.classes), card.image_size, fixed=card.pretrained, download=download)
     variant = parse(card.variant)
     try:
@@ -100,47 +97,9 @@ def detector_of(card: DetectorCard, *, download: bool = False) -> nn.Module:
     return model
 
 
-@torch.no_grad()
-def fpn_masks(
-    model: nn.Module, images: Sequence[Float[Tensor, "3 _ _"]]
-) -> dict[str, list[Float[Tensor, "rows columns"]]]:
-    """Return the masks of places in a detector's FPN: gate -> one for each image, on the CPU; in evaluation mode.
-
-    Gates that weigh channels alone, as that of SE, or a convolution's weights, as that of AW, have none. Where each
-    channel has a mask of its own, it is the mean. Places that lie in the padding of the batch alone are cut off; the
-    last row and column can reach beyond the image by less than one place.
-
-    Args:
-        model: a detector.
-        images: as it takes them.
-    """
-    detector: Any = model
-    with evaluation_mode(model), record(model) as kept:
-        batch, _ = detector.transform(list(images))
-        detector.backbone(batch.tensors)
-    padded = batch.tensors.shape[2:]
-    found = {name: kept[name] for name in kept.names() if name.startswith("backbone.fpn.")}
-    return {
-        name: [_cropped(mask.mean(0), size, padded) for mask, size in zip(masks, batch.image_sizes, strict=True)]
-        for name, masks in found.items()
-        if masks.ndim == 4 and min(masks.shape[2:]) >= SMALLEST_SIDE
-    }
-
-
-def _cropped(mask: Tensor, size: tuple[int, int], padded: Sequence[int]) -> Tensor:
-    """Return the part of a mask over a padded image that touches the image."""
-    rows, columns = (
-        math.ceil(length * side / whole) for length, side, whole in zip(mask.shape, size, padded, strict=True)
-    )
-    return mask[:rows, :columns]
-
-
-def _check(name: str, num_classes: int, image_size: int, start: str) -> None:
-    if name not in DETECTORS:
-        raise unknown("detector", name, DETECTORS)
-    for what, value, least in (("num_classes", num_classes, 1), ("image_size", image_size, LEAST_SIZE)):
-        if value < least:
-            raise InputError(f"{what} is {value}, but it must be at least {least}")
+def _check(num_classes: int, start: str) -> None:
+    if num_classes < 1:
+        raise InputError(f"num_classes is {num_classes}, but it must be at least 1")
     if start not in ("identity", "paper"):
         raise InputError(f"start is {start!r}, but it must be identity or paper")
 

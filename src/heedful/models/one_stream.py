@@ -20,19 +20,20 @@ class OneStream(nn.Module):
         super().__init__()
         self.streams = nn.ModuleDict({name: network})
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch classes"]:
+    def forward(self, inputs: Mapping[str, Tensor | None]) -> Float[Tensor, "batch classes"]:
         """Return the logits of the classes.
 
         Args:
             inputs: the stream's name -> batch.
 
         Raises:
-            InputError: if there is another stream, or not this one.
+            InputError: if there is another stream, or not this one: alone, it cannot be absent.
         """
         ((name, network),) = self.streams.items()
         for other in inputs:
             if other != name:
                 raise unknown("stream", other, self.streams)
-        if name not in inputs:
-            raise InputError(f"the inputs are empty, but the network takes the stream {name!r}")
-        return network(inputs[name])
+        values = inputs.get(name)
+        if values is None:
+            raise InputError(f"stream {name!r} is absent, but the network has no other: give its clips")
+        return network(values)

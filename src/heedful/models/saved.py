@@ -26,8 +26,8 @@ PAGE = """---
 
 # {{ model }}, {{ variant }}
 
-`{{ model }}` with `{{ variant }}`, {{ num_classes }} classes{% if image_size %},
-images of {{ image_size }} pixels{% endif %}.
+`{{ model }}` with `{{ variant }}`:
+{{ num_classes }} classes{% if image_size %}, images of {{ image_size }} pixels{% endif %}.
 
 ```python
 import heedful
@@ -39,8 +39,15 @@ model.card
 """The README beside the weights; huggingface_hub fills it in."""
 
 
-class Saveable(Mixed, huggingface_hub.ModelHubMixin, model_card_template=PAGE, library_name="heedful",
-               pipeline_tag="image-classification"):  # fmt: skip
+PIPELINES = {
+    "classification": "image-classification",
+    "clips": "video-classification",
+    "detection": "object-detection",
+}
+"""Task -> what the Hub calls it."""
+
+
+class Saveable(Mixed, huggingface_hub.ModelHubMixin, model_card_template=PAGE, library_name="heedful"):
     """A network that `build` made: `save_pretrained(folder)` and `push_to_hub(repo_id)` of huggingface_hub.
 
     Both write what `save` writes, and a README; `heedful.load` reads it.
@@ -73,7 +80,9 @@ class Saveable(Mixed, huggingface_hub.ModelHubMixin, model_card_template=PAGE, l
     def generate_model_card(self, *args: Any, **options: Any) -> huggingface_hub.ModelCard:
         """Return the README of this network; the arguments fill in further fields of the template."""
         options = {**asdict(self.card), "num_classes": len(self.card.classes), **options}
-        return super().generate_model_card(*args, **options)
+        page = super().generate_model_card(*args, **options)
+        page.data["pipeline_tag"] = PIPELINES[self.card.task]
+        return page
 
 
 def saveable(model: nn.Module, card: Card) -> None:
@@ -106,9 +115,9 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise InputError(f"{folder} holds no trained model (no {CARD}): give the folder of a finished run")
     try:
-        content = json.loads(path.read_bytes())
-        kind = CARDS[content.get("task", "classification")]
-        return TypeAdapter(kind).validate_python(content)
+        text = path.read_bytes()
+        kind = CARDS[json.loads(text).get("task", "classification")]
+        return TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         reason = "".join(f"{part}: " for part in first["loc"]) + first["msg"]

@@ -13,10 +13,16 @@ def notation(settings: Mapping[str, Any]) -> str:
 
 
 def protocol(settings: Mapping[str, Any]) -> str:
-    """Return in words what makes rows another task: the number of training images a class, and of test crops."""
+    """Return in words what makes rows another problem: training images a class, test crops, the benchmark of clips."""
     per_class, num_crops = settings.get("train_per_class"), settings.get("test_crops", 1)
     words = [f"{per_class} training images a class"] if per_class else []
-    return ", ".join([*words, f"{num_crops} test crops"] if num_crops > 1 else words)
+    words += [f"{num_crops} test crops"] if num_crops > 1 else []
+    return ", ".join([*words, settings["benchmark"]] if settings.get("benchmark") else words)
+
+
+def thing(settings: Mapping[str, Any]) -> str:
+    """Return in a word what the data are made of."""
+    return "clip" if settings.get("task") == "clips" else "image"
 
 
 def labels(specs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,6 +8,7 @@ from heedful.report import numbers, sentences
 from heedful.report.evaluated import evaluations
 from heedful.report.figures import Look, looks
 from heedful.report.formats import Column, columns, gaps
+from heedful.report.labels import thing
 from heedful.report.parts import Part, charts, evidence
 from heedful.report.results import Experiment, Group, Row, scaled
 from heedful.report.summary import Table, table
@@ -95,19 +96,28 @@ def _settings(rows: Sequence[Row]) -> tuple[dict[str, str], list[str], list[tupl
 
 def _data(experiment: Experiment) -> list[dict[str, Any]]:
     """Return one description per data set, of its first finished run."""
-    runs = {row.data: row.runs[0] for row in reversed(experiment.rows) if row.runs}
+    rows = {row.data: row for row in reversed(experiment.rows) if row.runs}
     return [
         {
             "name": name,
             "classes": [str(each) for each in run.data.get("classes", [])],
             "sizes": [run.data.get(f"{split}_images", "?") for split in ("train", "val", "test")],
-            "image_size": run.data.get("image_size", "?"),
+            "thing": thing(row.settings),
+            "size": _size(run.data),
             "augmentation": _written(run.data.get("augmentation", "?")),
             "skipped": [str(path) for path in run.data.get("skipped_images", [])],
             "fingerprint": run.data.get("fingerprint", "unknown"),
         }
-        for name, run in reversed(runs.items())
+        for name, row in reversed(rows.items())
+        for run in row.runs[:1]
     ]
+
+
+def _size(data: Mapping[str, Any]) -> str:
+    """Return the size of an image, or of a clip's streams."""
+    if "shapes" in data:
+        return ", ".join(f"{stream} {' × '.join(map(str, shape))}" for stream, shape in data["shapes"].items())
+    return f"{data.get('image_size', '?')} pixels"
 
 
 def _environment(rows: Sequence[Row]) -> dict[str, str]:

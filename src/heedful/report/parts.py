@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from heedful.report import alternatives, figures
 from heedful.report.evidence import Evidence, of_one_seed, pictures
 from heedful.report.figures import Look
+from heedful.report.labels import thing
 from heedful.report.pictures import attention, spatial_masks
 from heedful.report.results import Group, curves
 from heedful.report.tables import Comparison
@@ -103,9 +104,9 @@ def _channels(group: Group, found: Mapping[str, Mapping[int, Evidence]], look: M
     if not histograms:
         return []
     caption = (
-        "How the attention layers weigh channels on test images, all finished seeds, early layers on top; the tick is "
-        "the mean. Left is ignored, right is kept; hatched weights are out of the gate's reach. "
-        "Each ridge is as high as its fullest bin."
+        f"How the attention layers weigh channels on test {thing(group.rows[0].settings)}s, all finished seeds, early "
+        "layers on top; the tick is the mean. Left is ignored, right is kept; hatched weights are out of the gate's "
+        "reach. Each ridge is as high as its fullest bin."
     )
     variants = {row.label: row.variant for row in group.rows}
     chart = as_svg(channel_weights(histograms, variants, look), alternatives.of_weights(histograms))

@@ -91,9 +91,13 @@ def spatial_masks(evidence: Evidence, classes: Sequence[str], num_images: int = 
         return grid.figure
 
 
+SHARED_WORDS = ("attention", "before", "channel", "spatial", "excitations")
+"""Parts of names that tell gates of one network not apart."""
+
+
 def short_gate(name: str) -> str:
     """Return a gate's place without the words that all gates share: "layer1.0.attention.channel" is "layer1.0"."""
-    parts = [part for part in name.split(".") if part not in ("attention", "before", "channel", "spatial")]
+    parts = [part for part in name.split(".") if part not in SHARED_WORDS]
     return ".".join(parts) or name
 
 

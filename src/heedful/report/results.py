@@ -134,11 +134,6 @@ class Group:
         return str(self.rows[0].settings.get("task", "classification"))
 
     @property
-    def thing(self) -> str:
-        """What the data are made of."""
-        return "clip" if self.task == "clips" else "image"
-
-    @property
     def several_classes(self) -> bool:
         """Whether an image may show several classes."""
         return any(run.metrics.test_map is not None for row in self.rows for run in row.runs)

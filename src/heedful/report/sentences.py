@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from heedful.report.labels import thing
 from heedful.report.numbers import listed, plural, points
 from heedful.report.results import Group, scaled
 from heedful.report.tables import Comparison
@@ -79,6 +80,7 @@ def notes(group: Group, comparisons: Sequence[Comparison]) -> list[str]:
         *_permutation_floor(comparisons),
         *_test_images(group),
         *_left_out(group),
+        *_dropped(group),
         *_machines(group),
     ]
 
@@ -204,7 +206,7 @@ def _test_images(group: Group) -> list[str]:
     if not sizes or min(sizes) >= 1000 or group.several_classes:
         return []
     one = f"one of them more or less is {100 / min(sizes):.2f} points"
-    return [f"The test split has {min(sizes)} {group.thing}s: {one}."]
+    return [f"The test split has {min(sizes)} {thing(group.rows[0].settings)}s: {one}."]
 
 
 def _left_out(group: Group) -> list[str]:
@@ -216,6 +218,12 @@ def _left_out(group: Group) -> list[str]:
         for kind, names in kinds.items()
         if names
     ]
+
+
+def _dropped(group: Group) -> list[str]:
+    data = next((run.data for row in group.rows for run in row.runs), {})
+    boxes = [f"{number} {kind}" for kind, number in data.get("dropped_boxes", {}).items()]
+    return [f"Boxes that did not fit their images: {listed(boxes)}."] if boxes else []
 
 
 def _machines(group: Group) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from heedful.report.formats import markdown_cell
 from heedful.report.found import Evaluated, Headline, Question, evaluated
+from heedful.report.labels import thing
 from heedful.report.numbers import mean_and_deviation, plural
 from heedful.report.results import Experiment, Group
 from heedful.statistics import SIGNIFICANCE, Paired, Summary, holm, paired, summary
@@ -150,7 +151,11 @@ def _pair(ours: Seeds, theirs: Seeds) -> Paired | None:
 
 
 def _notes(group: Group, everything: Evaluated, columns: Sequence[Column]) -> list[str]:
-    return [*_on_bold(group, columns), *_on_questions(everything), *_on_files(everything)]
+    return [
+        *_on_bold(group, columns),
+        *_on_questions(everything, thing(group.rows[0].settings)),
+        *_on_files(everything),
+    ]
 
 
 def _on_bold(group: Group, columns: Sequence[Column]) -> list[str]:
@@ -166,12 +171,12 @@ def _on_bold(group: Group, columns: Sequence[Column]) -> list[str]:
     ]
 
 
-def _on_questions(everything: Evaluated) -> list[str]:
+def _on_questions(everything: Evaluated, thing: str) -> list[str]:
     found = []
     for question in everything.questions:
-        images = [plural(question.num_images, "image")] if question.num_images else []
+        number = [plural(question.num_images, thing)] if question.num_images else []
         options = [f"{name.replace('_', ' ')} {value}" for name, value in question.options]
-        found.append(f"{everything.title(question)}: {'; '.join([*images, *options])}.")
+        found.append(f"{everything.title(question)}: {'; '.join([*number, *options])}.")
     return found
 
 

@@ -1,13 +1,11 @@
 """The task `classification`: images with one class each, or with several."""
 
 import functools
-import io
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heedful import data, models
@@ -79,9 +77,6 @@ class Classification:
         """Return the network; with weights of ImageNet where the settings say so."""
         return new_model(self.settings, self.dataset, pretrained=self.settings.pretrained)
 
-    def start_from(self, model: nn.Module, runs: Sequence[Path]) -> None:
-        """Do nothing: settings refuse it."""
-
     def learner(self, model: nn.Module) -> "Classifier":
         """Return what trains the network for the settings' objective."""
         size = self.dataset.image_size
@@ -111,12 +106,9 @@ class Classification:
         crops = crop_batches(self.dataset, self.settings.batch_size, num_workers=self.num_workers)
         return classification(TenCrops(model), Moved(crops, device))
 
-    def evidence(self, model: nn.Module, device: torch.device) -> bytes:
+    def evidence(self, model: nn.Module, device: torch.device) -> dict[str, NDArray[Any]]:
         """Return class maps and masks on a few test images, see `heedful.train.pictured`."""
-        content = io.BytesIO()
-        arrays = pictured(model, Moved(self.batches("test", device), device), self.dataset)
-        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle
-        return content.getvalue()
+        return pictured(model, Moved(self.batches("test", device), device), self.dataset)
 
 
 def _on_device(split: Split, device: torch.device) -> Split:

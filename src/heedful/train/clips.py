@@ -2,20 +2,19 @@
 
 import dataclasses
 import functools
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from heedful.data.batches import Moved
 from heedful.data.clip_batches import check_augment, clip_batches
 from heedful.data.clip_data import ClipData, ClipSplit, divide_clips, read_clips
 from heedful.data.clips import Clips
-from heedful.data.draws import limited
+from heedful.data.draws import limited, proportional, ranks
 from heedful.data.share import WHOLE, Share
 from heedful.errors import InputError
 from heedful.evaluate.classification import classification
@@ -25,6 +24,7 @@ from heedful.models.cards import ClipCard, StreamCard
 from heedful.models.load_streams import load_streams
 from heedful.models.named_streams import check_streams, streams_of
 from heedful.models.saved import load, read_card
+from heedful.surgery.gating import gates_of
 from heedful.train.classify import Classifier
 from heedful.train.elsewhere import require_at_hand
 from heedful.train.learner import Batch
@@ -116,18 +116,14 @@ class ClipClassification:
         )
 
     def start_from(self, model: nn.Module, runs: Sequence[Path]) -> None:
-        """Give the streams the weights of runs of one stream each.
+        """Give the streams the weights of runs of one stream each, as a recipe makes sure that they are.
 
         Raises:
-            InputError: if a run has other streams, or its weights do not fit.
+            InputError: if weights do not fit.
         """
-        trained = {}
-        for folder in runs:
-            (stream, *others) = streams_of(read_card(folder).model)
-            if others:
-                raise InputError(f"start_from: {folder} has several streams, {stream} and others, but must have one")
-            trained[stream] = load(folder).state_dict()
-        load_streams(model, trained)
+        load_streams(
+            model, {stream: load(run).state_dict() for run in runs for stream in streams_of(read_card(run).model)}
+        )
 
     def learner(self, model: nn.Module) -> Classifier:
         """Return what trains the network."""
@@ -151,29 +147,40 @@ class ClipClassification:
         """Return errors and loss on the test clips."""
         return classification(model, Moved(self.batches("test", device), device))
 
-    def evidence(self, model: nn.Module, device: torch.device) -> bytes | None:
+    def evidence(self, model: nn.Module, device: torch.device) -> dict[str, NDArray[Any]] | None:
         """Return the distribution of every gate's weights on the test clips; None for a network without gates."""
-        found = weights_of_gates(model, Moved(self.batches("test", device), device))
-        if not len(found["gates"]):
-            return None
-        content = io.BytesIO()
-        np.savez_compressed(content, **found)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle
-        return content.getvalue()
+        return weights_of_gates(model, Moved(self.batches("test", device), device)) if gates_of(model) else None
 
 
 def load_data(settings: Settings, seed: int) -> ClipData:
     """Return the clips of a run; runs that follow each other on the same clips read them once.
 
     Raises:
-        InputError: if the data cannot be used.
+        InputError: if the data cannot be used, or the limit leaves a class without a clip to train on.
     """
     require_at_hand(settings.data)
     clips = _read(settings.data, tuple(streams_of(settings.model)))
     found = divide_clips(clips, seed=seed, split=settings.benchmark, val_fraction=settings.val_fraction)
-    if settings.limit is None:
-        return found
-    order = torch.randperm(len(found.train), generator=torch.Generator().manual_seed(seed))
-    return dataclasses.replace(found, train=found.train.at(order[: limited(settings.limit, len(order))]))
+    return found if settings.limit is None else dataclasses.replace(found, train=_limited(found, settings.limit, seed))
 
 
-_read = functools.lru_cache(maxsize=2)(read_clips)
+def _limited(data: ClipData, limit: float | int, seed: int) -> ClipSplit:
+    """Return so many of the training clips, or that part of them, each class giving its share."""
+    labels = data.train.labels
+    counts = labels.bincount()
+    total = limited(limit, len(labels))
+    quotas = proportional(counts, total)
+    emptied = ((counts > 0) & (quotas == 0)).nonzero().flatten().tolist()
+    if emptied:
+        name, count = data.classes[emptied[0]], int(counts[emptied[0]])
+        raise InputError(
+            f"limit {limit} leaves {total} of {len(labels)} training clips and none of class {name!r}, which has "
+            f"{count}: raise the limit"
+        )
+    return data.train.at((ranks(labels, torch.Generator().manual_seed(seed)) < quotas[labels]).nonzero().flatten())
+
+
+NUM_READ = 8
+"""Sets of streams that are held: with every seed an experiment comes back to all those that it compares."""
+
+_read = functools.lru_cache(maxsize=NUM_READ)(read_clips)

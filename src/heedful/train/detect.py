@@ -1,8 +1,7 @@
 """The task `detection`: boxes around objects, and their classes."""
 
 import functools
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from heedful.data.boxes import divide_boxes, read_boxes
 from heedful.data.share import WHOLE, Share
 from heedful.evaluate.detection import DetectionError, detection
 from heedful.models.cards import DetectorCard
-from heedful.models.detection import build_detector, detector_of
+from heedful.models.detection import detector_of
 from heedful.train.elsewhere import require_at_hand
 from heedful.train.learner import Batch, Step
 from heedful.train.settings import Settings
@@ -43,9 +42,10 @@ class Detection:
 
     @staticmethod
     def check_names(settings: Settings) -> None:
-        """Raise an InputError unless model and variant are known and fit together."""
+        """Raise an InputError unless model and variant are known and fit together, and images are large enough."""
         with torch.device("meta"):
-            detector_of(DetectorCard(settings.model, settings.variant, classes=("any",), image_size=IMAGE_SIZE))
+            size = settings.image_size or IMAGE_SIZE
+            detector_of(DetectorCard(settings.model, settings.variant, classes=("any",), image_size=size))
 
     @property
     def augment(self) -> tuple[str, ...]:
@@ -85,23 +85,13 @@ class Detection:
         }
 
     def check(self) -> None:
-        """Raise an InputError if the augmentation is not for boxes."""
+        """Raise an InputError if images are too small for the network, or the augmentation is not for boxes."""
+        self.check_names(self.settings)
         self.batches("train", torch.device("cpu"), seed=0)
 
     def new_model(self) -> nn.Module:
         """Return the network; with weights of ImageNet in its trunk where the settings say so."""
-        return build_detector(
-            self.settings.model,
-            self.settings.variant,
-            num_classes=len(self.dataset.classes),
-            image_size=self.dataset.image_size,
-            pretrained=self.settings.pretrained,
-            reduction=self.settings.reduction,
-            convention=self.settings.convention,
-        )
-
-    def start_from(self, model: nn.Module, runs: Sequence[Path]) -> None:
-        """Do nothing: settings refuse it."""
+        return detector_of(self.card, download=self.settings.pretrained)
 
     def learner(self, model: nn.Module) -> "Detector":
         """Return what trains the network."""

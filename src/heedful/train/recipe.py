@@ -210,12 +210,32 @@ def _row(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_sources(rows: tuple[Row, ...]) -> None:
-    """Raise an InputError unless the rows that others start from stand before them."""
+    """Raise an InputError unless the rows that others start from stand before them, and their networks fit."""
     for place, row in enumerate(rows):
-        earlier = [each.name for each in rows[:place]]
+        earlier = {each.name: each.settings for each in rows[:place]}
+        where = f"row {row.name}, start_from: "
         for name in row.settings.start_from:
             if name not in earlier:
-                raise unknown("row to start from", name, earlier, where=f"row {row.name}, start_from: ")
+                raise unknown("row to start from", name, earlier, where=where)
+            _check_source(row.settings, earlier[name], f"{where}{name}")
+        if networks := [earlier[name].model for name in row.settings.start_from]:
+            _require_different(networks, f"{where}model")
+
+
+def _check_source(settings: Settings, source: Settings, where: str) -> None:
+    """Raise an InputError unless a row can begin with the network of another, which has seen none of its test clips."""
+    networks = settings.model.split("+")
+    if source.model not in networks:
+        raise InputError(f"{where} trains {source.model}, but must train one of {', '.join(networks)} alone")
+    if source.start_from:
+        raise InputError(f"{where} itself starts from {', '.join(source.start_from)}: name a row that starts anew")
+    for key in ("data", "benchmark", "val_fraction"):
+        here, there = getattr(settings, key), getattr(source, key)
+        if here != there:
+            raise InputError(
+                f"{where} has {key} {there}, the row {here}: give both the same, or clips that it is chosen or tested "
+                "by would have been trained on"
+            )
 
 
 def _name(text: str) -> str:

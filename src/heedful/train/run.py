@@ -5,6 +5,7 @@ The folder holds `run.yaml` (what decides the run), `metrics.csv` (every epoch),
 written last: a run with it is done.
 """
 
+import io
 import json
 import logging
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -25,6 +27,7 @@ from heedful.data.batches import moved
 from heedful.evaluate.cost import first, inference_seconds, num_flops, num_parameters
 from heedful.models.saved import save
 from heedful.train import ranks
+from heedful.train.clips import ClipClassification
 from heedful.train.data_module import TaskData
 from heedful.train.environment import environment
 from heedful.train.keep import Keep
@@ -147,6 +150,7 @@ def _train_and_test(run: Run, out: Path, machine: Machine, report: Report) -> No
     torch.manual_seed(run.seed)
     model = task.new_model()
     if settings.start_from:
+        assert isinstance(task, ClipClassification)  # no other task has the setting
         task.start_from(model, [out / source for source in run.sources])
     module = Training(model, task.learner(model), settings, seed=run.seed)
     keep = Keep(folder, lambda epoch, loss, error: report(Progress(run, epoch, loss, error)))
@@ -170,7 +174,9 @@ def _test(
     save(model, task.card, folder)
     drawn = task.evidence(model, device)
     if drawn is not None:
-        files.write(folder / "evidence.npz", drawn)
+        content = io.BytesIO()
+        np.savez_compressed(content, **drawn)  # type: ignore[arg-type]  # numpy's stub takes any name for allow_pickle
+        files.write(folder / "evidence.npz", content.getvalue())
     chosen = {name: module.best[name] for name in ("val_error", "val_loss") if name in module.best}
     tested = {f"test_{name}": value for name, value in task.test(model, device).items()}
     result = run.identity() | {

@@ -61,21 +61,25 @@ class Settings:
         start_epoch: of icasc: finished epochs before its losses count; [W]: 0.
         ramp: of icasc: epochs over which their weights then grow to the full; [W]: 0.
         first_order: of icasc: leave out the second derivatives, which cost time.
-        augment: names in `heedful.data.augment.AUGMENTATIONS`; None: what suits the data set.
+        augment: names in `heedful.data.augment.AUGMENTATIONS`, None: what suits the data set; of clips names in
+            `heedful.data.clip_batches.AUGMENTATIONS`, None: window; of detection flip, which None is, too.
         image_size: side in pixels; None: the data's own, or what the network was made for.
         val_fraction: part of the images outside the test split on which the best epoch is chosen; [L]: 0.2 of CIFAR.
-        limit: at most that many images outside the test split, or that part of them; None: all.
+            Of clips see `heedful.data.clip_data.divide_clips`.
+        limit: at most that many images outside the test split, or that part of them; of clips, of the training split
+            alone; None: all.
         train_per_class: draw that many training images of each class; None: all that are left.
         test_per_class: draw that many test images of each class; None: the data's own test split, or a part.
         test_crops: 1, or 10 to test on four corners, the centre, and their mirror images; probabilities are averaged.
         start_from: of clips: names of earlier rows, whose networks of one stream each, of the same seed, those of this
-            row begin with; [L], section 4.3, begins so.
+            row begin with.
         drop: of clips: in training, the share of clips that lack one of their streams; see `heedful.TwoStream`.
         benchmark: of clips of NTU RGB+D: `cross-subject` or `cross-view`; None: the former.
         reduction: channels divided by the hidden width of the attention's MLPs; None: each layer's own.
         factor: of MMTM: what its weights are multiplied by; 1, or 2 as MMTM's authors have it.
         convention: whose `se` and `cbam`: see `heedful.layers.conventions`; None: the papers'.
-        pretrained: start from timm's ImageNet weights.
+        pretrained: start from timm's ImageNet weights; of clips with video from torchvision's of Kinetics-400, of
+            detection from torchvision's of ImageNet, in the trunk.
         precision: 32, or bf16 or 16 for automatic mixed precision.
         compile: whether torch.compile is used; not with icasc.
         skip_bad_images: leave unreadable images out instead of stopping.
@@ -125,14 +129,16 @@ class Settings:
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
 
-OF_ONE_TASK = {
-    "classification": (
-        "objective", "inner", "last", "attention_weight", "start_epoch", "ramp", "first_order", "train_per_class",
-        "test_per_class", "test_crops", "compile",
-    ),
-    "clips": ("start_from", "drop", "benchmark", "factor"),
-}  # fmt: skip
-"""Task -> settings that no other task has."""
+_OF_CLASSIFICATION = (
+    "objective", "inner", "last", "attention_weight", "start_epoch", "ramp", "first_order", "train_per_class",
+    "test_per_class", "test_crops", "compile",
+)  # fmt: skip
+TASKS_WITH = {
+    **dict.fromkeys(_OF_CLASSIFICATION, ("classification",)),
+    **dict.fromkeys(("start_from", "drop", "benchmark", "factor"), ("clips",)),
+    **dict.fromkeys(("image_size", "skip_bad_images", "convention"), ("classification", "detection")),
+}
+"""Setting that not every task has -> those that have it."""
 
 
 def check(settings: Settings) -> None:
@@ -159,11 +165,10 @@ def check(settings: Settings) -> None:
 def _check_task(settings: Settings) -> None:
     if settings.task == "classification":
         check_names(settings.augment or ())
-    for task, names in OF_ONE_TASK.items():
-        for name in names if task != settings.task else ():
-            if getattr(settings, name) != getattr(Settings, name):
-                value = getattr(settings, name)
-                raise InputError(f"{name} is {value!r}, but only the task {task} has it: leave it out")
+    for name, tasks in TASKS_WITH.items():
+        value = getattr(settings, name)
+        if settings.task not in tasks and value != getattr(Settings, name):
+            raise InputError(f"{name} is {value!r}, but only the task {' or '.join(tasks)} has it: leave it out")
 
 
 def shrunk(settings: Settings, factor: float) -> Settings:

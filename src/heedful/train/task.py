@@ -1,10 +1,10 @@
 """What the engine asks of a task: its data, network, loss and test, for one run; see `tasks.py` for those there are."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from heedful.data.share import WHOLE, Share
@@ -45,9 +45,6 @@ class Task(Protocol):
     def new_model(self) -> nn.Module:
         """Return the network, not yet trained."""
 
-    def start_from(self, model: nn.Module, runs: Sequence[Path]) -> None:
-        """Give parts of the network the weights of finished runs."""
-
     def learner(self, model: nn.Module) -> Learner:
         """Return what trains this very network."""
 
@@ -63,5 +60,5 @@ class Task(Protocol):
     def test(self, model: nn.Module, device: torch.device) -> dict[str, float | None]:
         """Return the numbers of the test split, `error` among them."""
 
-    def evidence(self, model: nn.Module, device: torch.device) -> bytes | None:
-        """Return `evidence.npz`, what the report draws; None if there is nothing to draw."""
+    def evidence(self, model: nn.Module, device: torch.device) -> dict[str, NDArray[Any]] | None:
+        """Return the arrays of `evidence.npz`, what the report draws; None if there is nothing to draw."""
