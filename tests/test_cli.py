@@ -59,9 +59,9 @@ def test_clips_are_compared_and_measured_without_each_stream(heedful, tmp_path):
     assert code == 0, printed
     assert "clips" in printed
     assert "error without inertial" in " ".join(printed.split())
-    code, _, err = heedful("compare", "late", *small(mhad, tmp_path / "no", *options, "--limit", 1))
+    code, _, err = heedful("compare", "late", *small(mhad, tmp_path / "no", *options, "--limit", 0.01))
     assert code == 2
-    assert "limit 1 leaves 1 of" in " ".join(err.split())
+    assert "limit 0.01 leaves 0 of 6 training clips" in " ".join(err.split())
     assert not (tmp_path / "no").exists()
 
 

@@ -123,7 +123,7 @@ def test_a_detector_learns_where_bright_squares_are(tmp_path):
     model = task.new_model().train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     learner = task.learner(model)
-    for epoch in range(15):
+    for epoch in range(25):
         for batch in task.batches("train", torch.device("cpu"), seed=epoch):
             optimizer.zero_grad()
             learner.train(batch, epoch).loss.backward()

@@ -34,7 +34,7 @@ def clip_errors(model: nn.Module, run: TrainedRun, source: str | None = None, li
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, but it must be at least 1")
-    data = test_clips(run, source)
+    data = clips_to_test(run, source)
     count = len(data.test)
     test = data.test if limit is None or limit >= count else data.test.at(torch.arange(limit) * count // limit)
     batches = Moved(clip_batches(test, data, BATCH_SIZE), next(model.parameters()).device)
@@ -48,7 +48,7 @@ def clip_errors(model: nn.Module, run: TrainedRun, source: str | None = None, li
     )
 
 
-def test_clips(run: TrainedRun, source: str | None) -> ClipData:
+def clips_to_test(run: TrainedRun, source: str | None) -> ClipData:
     """Return the clips to test on and no others, to be normalised as the network takes them; see `clip_errors`."""
     card, settings = run.card, run.settings
     assert isinstance(card, ClipCard)

@@ -17,7 +17,11 @@ def normalized(norm: nn.Module, logits: Tensor) -> Tensor:
         logits: (N, C) or (N, C, H, W).
     """
     # A synchronised one counts over all processes, which must all call it: it is left to decide for itself.
-    single = logits.numel() == logits.shape[1] and not is_synchronised()
-    if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)) and norm.training and single:
+    if (
+        isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
+        and norm.training
+        and not is_synchronised()
+        and logits.numel() == logits.shape[1]
+    ):
         return F.batch_norm(logits, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     return norm(logits)
